@@ -1,0 +1,61 @@
+//! From a datagram to a verdict: is its sum right, partial, or wrong?
+
+use crate::{
+    checksum,
+    frame::Frame,
+    parse::{Datagram, NoDatagram, parse, read},
+    rule::Rules,
+    verdict::Verdict,
+};
+
+/// The two sums of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// What the checksum field holds.
+    pub stored: u16,
+    /// What it should hold.
+    pub expected: u16,
+}
+
+/// What is to become of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Its sum is partial: store the expected one and clear the mark.
+    Fix(Datagram, Sums),
+    /// Leave it alone. The sums are there if they were compared.
+    Leave(Verdict, Option<Sums>),
+}
+
+/// Looks at a frame through the eyes of the rules. `None`: no rule asks for it.
+#[inline(always)]
+pub fn decide(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> Option<Decision> {
+    let datagram = match parse(frame, rules) {
+        Ok(datagram) => datagram,
+        Err(NoDatagram::NotOurs) => return None,
+        Err(NoDatagram::Ours(verdict)) => return Some(Decision::Leave(verdict, None)),
+    };
+    Some(compare(frame, &datagram).unwrap_or_else(|verdict| Decision::Leave(verdict, None)))
+}
+
+/// Compares the stored sum with the right one.
+///
+/// The order matters. A datagram that verifies is left alone even if its field happens to equal
+/// the pseudo-header sum: finishing such a packet would store the value that is already there.
+#[inline(always)]
+fn compare(frame: &(impl Frame + ?Sized), datagram: &Datagram) -> Result<Decision, Verdict> {
+    let stored = u16::from_be_bytes(read(frame, datagram.checksum_at)?);
+    if stored == 0 && datagram.zero_is_none {
+        return Ok(Decision::Leave(Verdict::Unchecked, None));
+    }
+    let whole = checksum::range(frame, datagram.start, datagram.len, datagram.pseudo_header)
+        .ok_or(Verdict::Failed)?;
+    // Taking a word out of a ones' complement sum is adding its complement (RFC 1624, eqn. 3).
+    let sums = Sums { stored, expected: whole.word(!stored).complement() };
+    Ok(if whole.verifies() {
+        Decision::Leave(Verdict::Valid, Some(sums))
+    } else if stored == datagram.pseudo_header.fold() {
+        Decision::Fix(*datagram, sums)
+    } else {
+        Decision::Leave(Verdict::Corrupt, Some(sums))
+    })
+}

@@ -1,0 +1,46 @@
+//! A packet as bytes that can be asked for, wherever they are kept.
+
+/// An Ethernet frame, starting with its destination address.
+///
+/// A frame may be longer than what can be read of it: in the kernel the tail of a packet may lie
+/// in pages that were not pulled in. [`len`](Frame::len) is the truth about the packet;
+/// [`load`](Frame::load) says what is within reach.
+pub trait Frame {
+    /// Length of the whole frame in bytes, readable or not.
+    fn len(&self) -> usize;
+
+    /// Whether the frame has no byte at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this is a segmentation-offload packet: many segments that travel as one.
+    fn is_gso(&self) -> bool;
+
+    /// The `N` bytes at `offset`, or `None` where they cannot be read.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// The `N` bytes at `offset` added up as 32-bit words in the machine's byte order.
+    ///
+    /// `N` is a multiple of 4 and at most 512, so the result stays below 2^39.
+    fn sum<const N: usize>(&self, offset: usize) -> Option<u64> {
+        let bytes = self.load::<N>(offset)?;
+        let words = bytes.as_chunks::<4>().0.iter();
+        Some(words.map(|word| u64::from(u32::from_ne_bytes(*word))).sum())
+    }
+}
+
+/// A frame that lies in memory whole.
+impl Frame for [u8] {
+    fn len(&self) -> usize {
+        <[u8]>::len(self)
+    }
+
+    fn is_gso(&self) -> bool {
+        false
+    }
+
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk::<N>().copied()
+    }
+}

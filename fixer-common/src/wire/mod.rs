@@ -1,0 +1,65 @@
+//! Where the fields of the headers lie, under the names that the RFCs and the kernel give them.
+//!
+//! Offsets come from the layouts of the `network-types` crate. A field is always read by name:
+//! `frame.load(at + udp::LEN_FIELD)`, never by a number.
+
+/// Ethernet II (IEEE 802.3 clause 3).
+pub mod ethernet {
+    use core::mem::offset_of;
+    use network_types::eth::EthHdr;
+
+    /// Length of the header in bytes.
+    pub const LEN: usize = EthHdr::LEN;
+    /// The type of the payload, 2 bytes.
+    pub const ETHER_TYPE: usize = offset_of!(EthHdr, ether_type);
+    /// EtherType of IPv4 (RFC 894).
+    pub const IPV4: u16 = 0x0800;
+}
+
+/// IPv4 (RFC 791).
+pub mod ipv4 {
+    use core::mem::offset_of;
+    use network_types::ip::Ipv4Hdr;
+
+    /// Length of the header without options in bytes.
+    pub const LEN: usize = Ipv4Hdr::LEN;
+    /// Version in the upper four bits, header length in 32-bit words in the lower, 1 byte.
+    pub const VERSION_IHL: usize = offset_of!(Ipv4Hdr, vihl);
+    /// Length of header and payload in bytes, 2 bytes.
+    pub const TOTAL_LENGTH: usize = offset_of!(Ipv4Hdr, tot_len);
+    /// Three flags and the fragment offset in units of 8 bytes, 2 bytes.
+    pub const FRAGMENT: usize = offset_of!(Ipv4Hdr, frags);
+    /// The protocol of the payload, 1 byte.
+    pub const PROTOCOL: usize = offset_of!(Ipv4Hdr, proto);
+    /// Source address, 4 bytes; the destination address follows.
+    pub const ADDRESSES: usize = offset_of!(Ipv4Hdr, src_addr);
+    /// Length of both addresses in bytes.
+    pub const ADDRESSES_LEN: usize = 8;
+    /// Version and header length of a header without options.
+    pub const PLAIN: u8 = 0x45;
+    /// In [`FRAGMENT`]: more fragments follow.
+    pub const MORE_FRAGMENTS: u16 = 0x2000;
+    /// In [`FRAGMENT`]: the bits of the offset.
+    pub const FRAGMENT_OFFSET: u16 = 0x1fff;
+}
+
+/// What UDP and TCP have in common.
+pub mod transport {
+    /// Source port and destination port, 4 bytes at the start of the header.
+    pub const PORTS: usize = 0;
+}
+
+/// UDP (RFC 768).
+pub mod udp {
+    use core::mem::offset_of;
+    use network_types::udp::UdpHdr;
+
+    /// IP protocol number.
+    pub const PROTOCOL: u8 = 17;
+    /// Length of the header in bytes.
+    pub const LEN: usize = UdpHdr::LEN;
+    /// Length of header and payload in bytes, 2 bytes.
+    pub const LENGTH: usize = offset_of!(UdpHdr, len);
+    /// The checksum, 2 bytes.
+    pub const CHECKSUM: usize = offset_of!(UdpHdr, check);
+}
