@@ -1,0 +1,115 @@
+//! Stores the right sum and clears `CHECKSUM_PARTIAL`.
+//!
+//! Storing alone would break guests that work: whoever finishes a packet that is still marked
+//! partial adds the payload to a field that already holds the whole sum. No helper clears the mark,
+//! but the kernel does by itself when a frame loses the bytes around `csum_start`:
+//! `bpf_skb_adjust_room` ends in `skb_postpull_rcsum`, which sets `CHECKSUM_NONE` when
+//! `csum_start` comes to lie before the packet (since kernel commit 54c3f1a81421, in 6.2 and the
+//! stable trees; `fixer selftest` finds out whether it does). So the frame is shrunk behind the
+//! Ethernet header by more than lies before `csum_start`, grown again by the same amount, and the
+//! bytes that went are put back.
+//!
+//! A refusal before the shrink leaves the packet intact. A refusal after it leaves a frame that
+//! nobody must see: it is dropped.
+
+use aya_log_ebpf::debug;
+use fixer_common::{
+    decide::Field,
+    frame::Frame,
+    parse::Datagram,
+    verdict::Verdict,
+    wire::{ethernet, ipv4},
+};
+
+use crate::frame::{Refusal, Skb};
+
+/// What is taken out and put back for an IPv4 header without options, in bytes.
+const PLAIN: usize = 40;
+
+/// What is taken out and put back for an IPv4 header with options, in bytes.
+const WITH_OPTIONS: usize = 80;
+
+/// How far a window must reach behind `csum_start`: shrinking must pass it, and two bytes more
+/// keep the lengths multiples of 8.
+const MARGIN: usize = 4;
+
+/// Mends the datagram, and says what became of the packet.
+#[inline(always)]
+pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> Verdict {
+    match datagram.start {
+        start if start + MARGIN <= PLAIN => padded::<PLAIN>(skb, field),
+        start if start + MARGIN <= WITH_OPTIONS => padded::<WITH_OPTIONS>(skb, field),
+        _ => Verdict::Failed,
+    }
+}
+
+/// Makes sure that the frame is long enough to lose `WINDOW` bytes, for as long as that takes.
+///
+/// `bpf_skb_adjust_room` keeps at least a network header's length behind the Ethernet header.
+#[inline(always)]
+fn padded<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
+    let len = skb.len();
+    let needed = ethernet::LEN + WINDOW + ipv4::LEN;
+    if len >= needed {
+        return complete::<WINDOW>(skb, field);
+    }
+    if let Err(refusal) = skb.set_len(needed) {
+        refused(Step::Pad, refusal);
+        return Verdict::Failed;
+    }
+    let verdict = complete::<WINDOW>(skb, field);
+    match skb.set_len(len) {
+        Ok(()) => verdict,
+        Err(refusal) => {
+            refused(Step::Trim, refusal);
+            Verdict::Dropped
+        }
+    }
+}
+
+/// Clears the mark and stores the sum.
+#[inline(always)]
+fn complete<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
+    let Some(window) = skb.load::<WINDOW>(ethernet::LEN) else {
+        return Verdict::Failed;
+    };
+    if let Err(refusal) = skb.shrink(WINDOW as i32) {
+        refused(Step::Shrink, refusal);
+        return Verdict::Failed;
+    }
+    match put_back(skb, &window, field) {
+        Ok(()) => Verdict::Fixed,
+        Err(refusal) => {
+            refused(Step::PutBack, refusal);
+            Verdict::Dropped
+        }
+    }
+}
+
+/// Grows the frame to its old length, and stores what was there with the right sum in it.
+#[inline(always)]
+fn put_back<const WINDOW: usize>(
+    skb: Skb,
+    window: &[u8; WINDOW],
+    field: Field,
+) -> Result<(), Refusal> {
+    skb.shrink(-(WINDOW as i32))?;
+    skb.store(ethernet::LEN, window)?;
+    skb.store(field.at as usize, &field.expected.to_be_bytes())
+}
+
+/// What was tried when a helper refused.
+#[derive(Clone, Copy)]
+#[repr(u64)]
+enum Step {
+    Pad = 1,
+    Shrink = 2,
+    PutBack = 3,
+    Trim = 4,
+}
+
+/// Tells a developer which step of the fix a helper refused. Kept apart for its stack.
+#[inline(never)]
+fn refused(step: Step, refusal: Refusal) {
+    debug!((), "step {} of the fix was refused: {}", step as u64, refusal);
+}

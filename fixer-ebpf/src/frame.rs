@@ -1,0 +1,230 @@
+//! `__sk_buff` as a [`Frame`], and every helper that is called on it, wrapped to be safe.
+//!
+//! What the verifier wants is kept here. A packet may be read between `data` and `data_end` after a
+//! comparison with `data_end` that it can follow: the sum of a packet pointer and a bounded offset
+//! against the untouched end. LLVM likes to rewrite such a comparison into arithmetic on
+//! `data_end`, which the verifier forbids, and to keep pointers across helpers that invalidate
+//! them. Reading both ends afresh and volatile before every access leaves it no occasion.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    helpers::{
+        bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes,
+    },
+    programs::TcContext,
+};
+use fixer_common::frame::Frame;
+
+/// A helper's refusal: its negative errno.
+pub type Refusal = i64;
+
+/// A packet in the hands of a classifier.
+///
+/// Wraps the context that the kernel passed in, which stays valid as long as the program runs.
+#[derive(Clone, Copy)]
+pub struct Skb(*mut __sk_buff);
+
+/// Reads a field of the context, afresh.
+macro_rules! context_field {
+    ($skb:expr, $field:ident) => {{
+        // SAFETY: the pointer came from the kernel and is valid for the program's whole run. Every
+        // field is a plain number, and the verifier checks that this program type may read it.
+        unsafe { ptr::read_volatile(&raw const (*$skb.0).$field) }
+    }};
+}
+
+impl Skb {
+    /// The packet behind a classifier's context.
+    #[inline(always)]
+    pub fn new(context: &TcContext) -> Self {
+        Self(context.skb.skb)
+    }
+
+    /// The index of the interface that the packet is on.
+    #[inline(always)]
+    pub fn ifindex(self) -> u32 {
+        context_field!(self, ifindex)
+    }
+
+    /// The VLAN tag that the kernel keeps beside the frame.
+    #[inline(always)]
+    pub fn vlan_tci(self) -> Option<u16> {
+        (context_field!(self, vlan_present) != 0).then(|| context_field!(self, vlan_tci) as u16)
+    }
+
+    /// Makes the whole frame readable, if it is not and if it is no longer than `most` bytes.
+    ///
+    /// A refusal is not an error yet: what is then out of reach cannot be loaded.
+    #[inline(always)]
+    pub fn pull(self, most: usize) {
+        let len = self.len();
+        if self.data() + len > self.data_end() && len <= most && !self.is_gso() {
+            // SAFETY: the context is valid; the helper checks the length itself.
+            unsafe { bpf_skb_pull_data(self.0, len as u32) };
+        }
+    }
+
+    /// Takes `bytes` out of the frame behind the Ethernet header, or puts as many zeros there if
+    /// it is negative. `bpf_skb_adjust_room` counts the other way round.
+    #[inline(always)]
+    pub fn shrink(self, bytes: i32) -> Result<(), Refusal> {
+        // SAFETY: the context is valid; the helper checks the lengths itself.
+        outcome(unsafe { bpf_skb_adjust_room(self.0, -bytes, BPF_ADJ_ROOM_MAC, 0) })
+    }
+
+    /// Makes the frame `len` bytes long: cuts its tail, or adds zeros.
+    #[inline(always)]
+    pub fn set_len(self, len: usize) -> Result<(), Refusal> {
+        // SAFETY: the context is valid; the helper checks the length itself.
+        outcome(unsafe { bpf_skb_change_tail(self.0, len as u32, 0) })
+    }
+
+    /// Overwrites the bytes at `offset`.
+    #[inline(always)]
+    pub fn store<const N: usize>(self, offset: usize, bytes: &[u8; N]) -> Result<(), Refusal> {
+        // SAFETY: `bytes` is readable for `N` bytes; the helper checks the offset itself.
+        outcome(unsafe {
+            bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), N as u32, 0)
+        })
+    }
+
+    /// Copies the first `len` bytes of the frame to `to`, pulled in or not.
+    ///
+    /// # Safety
+    ///
+    /// `to` must be writable for `len` bytes.
+    #[inline(always)]
+    pub unsafe fn copy(self, to: *mut u8, len: usize) -> Result<(), Refusal> {
+        // SAFETY: the caller vouches for `to`.
+        outcome(unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.cast(), len as u32) })
+    }
+
+    #[inline(always)]
+    fn data(self) -> usize {
+        context_field!(self, data) as usize
+    }
+
+    #[inline(always)]
+    fn data_end(self) -> usize {
+        context_field!(self, data_end) as usize
+    }
+
+    /// The address of `N` readable bytes at `offset`.
+    #[inline(always)]
+    fn reach<const N: usize>(self, offset: usize) -> Option<usize> {
+        let start = self.data() + offset;
+        (advance::<N>(start) <= self.data_end()).then_some(start)
+    }
+}
+
+impl Frame for Skb {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        context_field!(self, len) as usize
+    }
+
+    #[inline(always)]
+    fn is_gso(&self) -> bool {
+        context_field!(self, gso_size) != 0
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let start = self.reach::<N>(offset)?;
+        // SAFETY: `reach` has shown that these bytes lie inside the packet.
+        Some(unsafe { (start as *const [u8; N]).read() })
+    }
+
+    #[inline(always)]
+    fn sum<const N: usize>(&self, offset: usize) -> Option<u64> {
+        let start = self.reach::<N>(offset)? as *const u32;
+        let mut sum = 0;
+        for block in 0..N / BLOCK {
+            // SAFETY: `reach` has shown that all `N` bytes lie inside the packet.
+            sum += unsafe { words::<{ BLOCK / 4 }>(start.byte_add(block * BLOCK)) };
+        }
+        // SAFETY: as above.
+        let rest = unsafe { start.byte_add(N / BLOCK * BLOCK) };
+        Some(match N % BLOCK {
+            // SAFETY: as above, for what the blocks left over.
+            32 => sum + unsafe { words::<8>(rest) },
+            16 => sum + unsafe { words::<4>(rest) },
+            8 => sum + unsafe { words::<2>(rest) },
+            4 => sum + unsafe { words::<1>(rest) },
+            _ => sum,
+        })
+    }
+}
+
+#[inline(always)]
+fn outcome(code: i64) -> Result<(), Refusal> {
+    if code == 0 { Ok(()) } else { Err(code) }
+}
+
+/// `start + N`, as an instruction of its own: LLVM would turn `start + 1 <= end` into `start < end`,
+/// from which the verifier learns nothing.
+#[inline(always)]
+fn advance<const N: usize>(mut start: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one addition to a register.
+    unsafe {
+        core::arch::asm!(
+            "{start} += {N}",
+            start = inout(reg) start,
+            N = const N,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        start += N;
+    }
+    start
+}
+
+/// How many bytes are added without a jump. Left to itself LLVM makes a loop of every long sum,
+/// which costs three more instructions for each word, and the verifier its patience.
+const BLOCK: usize = 64;
+
+/// Adds `N` words, at most 16, without a jump.
+///
+/// # Safety
+///
+/// The words must lie inside the packet.
+#[inline(always)]
+unsafe fn words<const N: usize>(start: *const u32) -> u64 {
+    let mut sum = 0;
+    macro_rules! add {
+        ($($word:literal)*) => {$(
+            if $word < N {
+                // SAFETY: the caller vouches for the first `N` words.
+                sum = add_now(sum, unsafe { start.add($word).read_unaligned() });
+            }
+        )*};
+    }
+    add!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    sum
+}
+
+/// `sum + word`, added when it is this line's turn. LLVM would load all words first, and spill them.
+#[inline(always)]
+fn add_now(mut sum: u64, word: u32) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: one addition of two registers.
+    unsafe {
+        core::arch::asm!(
+            "{sum} += {word}",
+            sum = inout(reg) sum,
+            word = in(reg) u64::from(word),
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        sum += u64::from(word);
+    }
+    sum
+}

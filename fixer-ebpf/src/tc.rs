@@ -1,0 +1,62 @@
+//! The classifiers: what happens to every packet that passes an interface.
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC},
+    macros::classifier,
+    programs::TcContext,
+};
+use fixer_common::{
+    abi::Hook,
+    checksum,
+    decide::{Decision, decide},
+    triage::may_match,
+    verdict::Verdict,
+    wire::ethernet,
+};
+
+use crate::{
+    apply,
+    config::{Loaded, observe_only},
+    frame::Skb,
+    record::record,
+};
+
+/// Sees the packets that leave through an interface.
+#[classifier]
+pub fn fixer_egress(context: TcContext) -> i32 {
+    classify(Skb::new(&context), Hook::Egress)
+}
+
+/// Sees the packets that come in through an interface.
+#[classifier]
+pub fn fixer_ingress(context: TcContext) -> i32 {
+    classify(Skb::new(&context), Hook::Ingress)
+}
+
+/// The longest frame that is pulled in to be added up: Ethernet, the longest IP header, a datagram.
+const LONGEST_FRAME: usize = ethernet::LEN + 60 + checksum::LONGEST;
+
+/// `TC_ACT_UNSPEC` lets the other programs and filters of the interface go on.
+#[inline(always)]
+fn classify(skb: Skb, hook: Hook) -> i32 {
+    if may_match(&skb, &Loaded) { treat(skb, hook) } else { TC_ACT_UNSPEC }
+}
+
+/// Kept apart so that the packets that never come here do not pay for its registers and stack.
+#[inline(never)]
+fn treat(skb: Skb, hook: Hook) -> i32 {
+    skb.pull(LONGEST_FRAME);
+    let Some(decision) = decide(&skb, &Loaded) else {
+        return TC_ACT_UNSPEC;
+    };
+    let (verdict, field) = match decision {
+        Decision::Fix(_, field) if observe_only() => (Verdict::Partial, field),
+        Decision::Fix(datagram, field) => (apply::fix(skb, &datagram, field), field),
+        Decision::Leave(verdict, field) => (verdict, field),
+    };
+    record(skb, hook, verdict, field);
+    match verdict {
+        Verdict::Dropped => TC_ACT_SHOT,
+        _ => TC_ACT_UNSPEC,
+    }
+}

@@ -1,0 +1,49 @@
+//! `cargo xtask test`: what continuous integration runs.
+
+use anyhow::{Context, Result};
+use xshell::{Shell, cmd};
+
+use crate::{
+    cargo,
+    ebpf::{self, Finding},
+    lint, machine,
+    packages::{self, Need},
+    progress,
+};
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  sudo -E env \"PATH=$PATH\" cargo xtask test         everything
+  sudo -E env \"PATH=$PATH\" cargo xtask test tcx     only the tests whose name contains tcx";
+
+/// Runs every check, and every test whose name contains `filter`.
+pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
+    machine::require_root(
+        sh,
+        "test",
+        "the tests make network namespaces, and load programs into the kernel",
+    )?;
+    packages::ensure(sh, Need::Tests)?;
+    lint::run(sh)?;
+    let finding = ebpf::check(sh)?;
+
+    progress("run the tests");
+    cargo_test(sh, filter)?;
+    if let Finding::OtherToolchain(object) = finding {
+        // The bytes could not be compared, so compare what they do.
+        progress("run the tests again, on the rebuilt object");
+        let _object = sh.push_env("FIXER_BPF_OBJECT", object);
+        cargo_test(sh, filter)?;
+    }
+    Ok(())
+}
+
+fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {
+    let cargo = cargo();
+    // The tests start it, and cargo builds no other package's program for a test.
+    cmd!(sh, "{cargo} build --package fixer-user --bin fixer")
+        .run()
+        .context("fixer could not be built")?;
+    cmd!(sh, "{cargo} test --no-fail-fast --workspace --exclude fixer-ebpf {filter...}")
+        .run()
+        .context("a test failed; its name is above")
+}
