@@ -1,0 +1,189 @@
+//! Attaches a program to a hook of an interface, and takes it off again.
+//!
+//! Linux 6.6 and newer have tcx: a link that the kernel removes with its last holder. Older ones
+//! have the clsact qdisc with a filter on it, which stays until somebody removes it. Which of the
+//! two a kernel can do is found by trying.
+
+use std::{fmt, io};
+
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType,
+    tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
+};
+use fixer_common::abi::{Hook, program};
+
+use super::{
+    load::{LoadError, Object},
+    remedy::{Explained, errno},
+};
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A tcx link.
+    Tcx,
+    /// A filter on a clsact qdisc.
+    Clsact,
+}
+
+impl Mode {
+    /// Its name in messages and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a program is to be attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wish {
+    /// tcx where the kernel has it, else clsact.
+    #[default]
+    Auto,
+    /// tcx, or not at all.
+    Tcx,
+    /// A filter on a clsact qdisc, or not at all.
+    Clsact,
+}
+
+/// A program at a hook of an interface.
+#[derive(Debug)]
+pub struct Attachment {
+    /// The hook.
+    pub hook: Hook,
+    /// How it is attached.
+    pub mode: Mode,
+    /// Whether the clsact qdisc was not there before.
+    pub made_qdisc: bool,
+    link: SchedClassifierLinkId,
+}
+
+/// A program was not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// A fixer is there already.
+    #[error(
+        "a fixer is already attached to {hook} of {interface} (program {id}); \
+         stop it first: `bpftool link` or `fixer status` shows what holds it",
+        hook = hook.name()
+    )]
+    Occupied {
+        /// The interface's name.
+        interface: String,
+        /// The hook.
+        hook: Hook,
+        /// The program's id.
+        id: u32,
+    },
+    /// The kernel refused.
+    #[error("cannot attach to {hook} of {interface}: {cause}", hook = hook.name())]
+    Refused {
+        /// The interface's name.
+        interface: String,
+        /// The hook.
+        hook: Hook,
+        /// Why, and what to do.
+        cause: Explained,
+    },
+    /// The object is not what it should be.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+}
+
+impl Object {
+    /// Attaches the hook's program to an interface of the calling thread's namespace, before the
+    /// tcx programs that are already there: one that ends the chain must not hide replies from us.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        hook: Hook,
+        wish: Wish,
+    ) -> Result<Attachment, AttachError> {
+        let refused = |error: ProgramError| AttachError::Refused {
+            interface: interface.to_owned(),
+            hook,
+            cause: Explained::new(error),
+        };
+        if let Some(id) = resident(interface, hook) {
+            return Err(AttachError::Occupied { interface: interface.to_owned(), hook, id });
+        }
+        let classifier = self.classifier(hook)?;
+        if wish != Wish::Clsact {
+            let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
+            match classifier.attach_with_options(interface, attach_type(hook), tcx) {
+                Ok(link) => {
+                    return Ok(Attachment { hook, mode: Mode::Tcx, made_qdisc: false, link });
+                }
+                Err(error) if wish == Wish::Auto && lacks_tcx(&error) => {}
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        let made_qdisc = add_clsact(interface).map_err(refused)?;
+        let filter = TcAttachOptions::Netlink(NlOptions::default());
+        let link = classifier
+            .attach_with_options(interface, attach_type(hook), filter)
+            .map_err(refused)?;
+        Ok(Attachment { hook, mode: Mode::Clsact, made_qdisc, link })
+    }
+
+    /// Takes a program off. An interface that is gone took it along: that is no error.
+    pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
+        let hook = attachment.hook;
+        match self.classifier(hook)?.detach(attachment.link) {
+            Err(error) if !is_gone(&error) => Err(AttachError::Refused {
+                interface: "an interface".to_owned(),
+                hook,
+                cause: Explained::new(error),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+const fn attach_type(hook: Hook) -> TcAttachType {
+    match hook {
+        Hook::Ingress => TcAttachType::Ingress,
+        Hook::Egress => TcAttachType::Egress,
+    }
+}
+
+/// The id of a program of ours at a tcx hook.
+fn resident(interface: &str, hook: Hook) -> Option<u32> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, attach_type(hook)).ok()?;
+    let ours = [program::EGRESS, program::INGRESS];
+    programs
+        .iter()
+        .find(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
+        .map(|program| program.id())
+}
+
+/// Kernels before 6.6 know no such attach type; some are built without it.
+fn lacks_tcx(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(libc::EINVAL | libc::ENOTSUP))
+}
+
+fn is_gone(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
+}
+
+/// Adds the clsact qdisc, and says whether it was not there before.
+fn add_clsact(interface: &str) -> Result<bool, ProgramError> {
+    match qdisc_add_clsact(interface) {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            let error = ProgramError::from(error);
+            match errno(&error).map(io::Error::from_raw_os_error).map(|error| error.kind()) {
+                Some(io::ErrorKind::AlreadyExists) => Ok(false),
+                _ => Err(error),
+            }
+        }
+    }
+}

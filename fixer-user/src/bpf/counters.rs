@@ -1,0 +1,80 @@
+//! Reads the counters, summed over the CPUs.
+
+use aya::{
+    Pod,
+    maps::{MapError, PerCpuArray, PerCpuHashMap},
+};
+use fixer_common::{
+    abi::{
+        Hook,
+        counter::{self, PLACES},
+        map,
+    },
+    verdict::{TABLE, Verdict},
+};
+
+use super::load::Object;
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Key(counter::Key);
+
+// SAFETY: two 32-bit numbers without padding; every pattern of bits is a value.
+unsafe impl Pod for Key {}
+
+/// What was counted at one hook of one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The hook.
+    pub hook: Hook,
+    counts: [u64; PLACES],
+}
+
+impl Row {
+    /// Packets with this verdict.
+    pub const fn count(&self, verdict: Verdict) -> u64 {
+        self.counts[verdict as usize]
+    }
+
+    /// Every verdict with its number of packets, in the order of the table.
+    pub fn counts(&self) -> impl Iterator<Item = (Verdict, u64)> + '_ {
+        TABLE.iter().map(|row| (row.verdict, self.count(row.verdict)))
+    }
+}
+
+impl Object {
+    /// The counters of every hook that saw a matching packet, by interface and hook.
+    pub fn counters(&self) -> Result<Vec<Row>, MapError> {
+        let Some(map) = self.ebpf.map(map::COUNTERS) else {
+            return Ok(Vec::new());
+        };
+        let map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
+        let mut rows = Vec::new();
+        for entry in map.iter() {
+            let (Key(key), values) = entry?;
+            let Some(hook) = u8::try_from(key.hook).ok().and_then(Hook::from_number) else {
+                continue;
+            };
+            let mut counts = [0; PLACES];
+            for cpu in values.iter() {
+                for (sum, count) in counts.iter_mut().zip(cpu) {
+                    *sum += count;
+                }
+            }
+            rows.push(Row { ifindex: key.ifindex, hook, counts });
+        }
+        rows.sort_by_key(|row| (row.ifindex, row.hook));
+        Ok(rows)
+    }
+
+    /// How many events found the ring buffer full.
+    pub fn lost(&self) -> Result<u64, MapError> {
+        let Some(map) = self.ebpf.map(map::LOST) else {
+            return Ok(0);
+        };
+        let map = PerCpuArray::<_, u64>::try_from(map)?;
+        Ok(map.get(&0, 0)?.iter().sum())
+    }
+}

@@ -1,0 +1,132 @@
+//! Loads the object with a configuration.
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::Array,
+    programs::{ProgramError, SchedClassifier},
+};
+use fixer_common::{
+    abi::{
+        Hook,
+        config::{Globals, global},
+        map, program,
+    },
+    rule::{self, Rule},
+    verdict,
+};
+
+use super::{OBJECT, remedy::Explained};
+
+/// What a program is to do.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which packets are ours; at most [`rule::MOST`] rules.
+    pub rules: Vec<Rule>,
+    /// Count and report, and change nothing.
+    pub observe_only: bool,
+    /// The verdicts that make an event, as a set of [`Verdict::bit`](verdict::Verdict::bit)s.
+    pub events: u32,
+    /// Let the programs write log lines for developers.
+    pub log: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { rules: vec![Rule::DHCP], observe_only: false, events: verdict::NOTABLE, log: false }
+    }
+}
+
+/// The object did not load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// More rules than a program holds.
+    #[error("{0} rules are more than a program holds: give at most {most}", most = rule::MOST)]
+    TooManyRules(usize),
+    /// The kernel or the object's reader refused.
+    #[error("cannot load the eBPF programs: {0}")]
+    Refused(#[from] Explained),
+    /// The object lacks something that this loader expects in it.
+    #[error("the eBPF object has no {0}: it was built for another version of fixer")]
+    Lacks(&'static str),
+}
+
+impl From<EbpfError> for LoadError {
+    fn from(error: EbpfError) -> Self {
+        Self::Refused(Explained::new(error))
+    }
+}
+
+impl From<ProgramError> for LoadError {
+    fn from(error: ProgramError) -> Self {
+        Self::Refused(Explained::new(error))
+    }
+}
+
+/// A loaded object: its programs and maps, gone when this is dropped.
+pub struct Object {
+    pub(super) ebpf: Ebpf,
+    /// Forwards the programs' log lines to the `log` crate.
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+impl Object {
+    /// Loads both programs. Nothing is attached yet.
+    pub fn load(config: &Config) -> Result<Self, LoadError> {
+        let globals = Globals::new(&config.rules, config.observe_only)
+            .ok_or(LoadError::TooManyRules(config.rules.len()))?;
+        let log_level = u8::from(config.log) * log::Level::Debug as u8;
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(aya::VerifierLogLevel::VERBOSE);
+        // Nothing in the object depends on the kernel's types, so they need not be read.
+        loader
+            .btf(None)
+            .override_global(global::OBSERVE_ONLY, &globals.observe_only, true)
+            .override_global(global::KINDS, &globals.kinds, true)
+            .override_global(global::RULE_COUNT, &globals.rule_count, true)
+            .override_global(global::RULE_KINDS, &globals.rule_kinds, true)
+            .override_global(global::RULE_MASKS, &globals.rule_masks[..], true)
+            .override_global(global::RULE_WANTED, &globals.rule_wanted[..], true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true);
+        let mut ebpf = loader.load(OBJECT)?;
+        for name in [program::EGRESS, program::INGRESS] {
+            classifier(&mut ebpf, name)?.load()?;
+        }
+        let mut object = Self { ebpf, logger: None };
+        object.set_events(config.events)?;
+        if config.log {
+            object.logger = aya_log::EbpfLogger::init(&mut object.ebpf).ok();
+        }
+        Ok(object)
+    }
+
+    /// Chooses the verdicts that make an event, as a set of bits.
+    pub fn set_events(&mut self, verdicts: u32) -> Result<(), LoadError> {
+        let wanted = self.ebpf.map_mut(map::WANTED).ok_or(LoadError::Lacks(map::WANTED))?;
+        let set = Array::try_from(wanted).and_then(|mut wanted| wanted.set(0, verdicts, 0));
+        set.map_err(|error| EbpfError::from(error).into())
+    }
+
+    /// The program for a hook.
+    pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
+        let name = match hook {
+            Hook::Egress => program::EGRESS,
+            Hook::Ingress => program::INGRESS,
+        };
+        classifier(&mut self.ebpf, name)
+    }
+
+    /// Passes on the log lines that the programs wrote since the last call.
+    pub fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, LoadError> {
+    let program = ebpf.program_mut(name).ok_or(LoadError::Lacks(name))?;
+    program.try_into().map_err(|_| LoadError::Lacks(name))
+}

@@ -1,0 +1,10 @@
+//! The eBPF object at work: loaded, attached, read. The only place that speaks aya.
+
+pub mod attach;
+pub mod counters;
+pub mod load;
+pub mod remedy;
+pub mod ring;
+
+/// The compiled object that `fixer` carries, built from the crate `fixer-ebpf`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FIXER_BPF_OBJECT"));

@@ -1,0 +1,206 @@
+//! Raw frames in and out of an interface, with the state of their checksum.
+//!
+//! An `AF_PACKET` socket is how strict clients see the world: packet(7) tells in
+//! `PACKET_AUXDATA` whether a frame's checksum is still partial, and takes with `PACKET_VNET_HDR`
+//! frames that are sent so.
+
+use std::{
+    ffi::CString,
+    io,
+    mem::{self, MaybeUninit},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use crate::net::netns::NetNs;
+
+/// `struct virtio_net_hdr` in the form that `PACKET_VNET_HDR` takes (linux/virtio_net.h).
+const VNET_HEADER: usize = 10;
+/// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is partial.
+const NEEDS_CSUM: u8 = 1;
+/// `PACKET_VNET_HDR` (linux/if_packet.h).
+const PACKET_VNET_HDR: libc::c_int = 15;
+/// The longest frame that is received whole, in bytes.
+const LONGEST: usize = 65536;
+
+/// Where the kernel is to put the checksum that it finishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// Where summing starts, in bytes from the start of the frame.
+    pub csum_start: u16,
+    /// Where the field lies, in bytes from `csum_start`.
+    pub csum_offset: u16,
+}
+
+/// A frame as it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its bytes, from the destination address on. A VLAN tag that the kernel keeps beside the
+    /// frame is not among them.
+    pub bytes: Vec<u8>,
+    /// Whether the kernel says that its checksum is still partial (`TP_STATUS_CSUMNOTREADY`).
+    pub partial: bool,
+    /// The VLAN tag beside the frame (`vlan_tci`).
+    pub vlan_tci: Option<u16>,
+}
+
+/// A raw socket on one interface.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+}
+
+impl PacketSocket {
+    /// Opens a socket that hears every frame of the interface.
+    pub fn open(netns: &NetNs, interface: &str) -> io::Result<Self> {
+        netns.run(|| open(interface))?
+    }
+
+    /// Sends a frame; with `partial`, as one whose checksum somebody still has to finish.
+    pub fn send(&self, frame: &[u8], partial: Option<Partial>) -> io::Result<()> {
+        let mut message = vec![0; VNET_HEADER];
+        if let Some(Partial { csum_start, csum_offset }) = partial {
+            message[0] = NEEDS_CSUM;
+            message[6..8].copy_from_slice(&csum_start.to_ne_bytes());
+            message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
+        }
+        message.extend_from_slice(frame);
+        // SAFETY: the pointer and length are those of a live vector.
+        let sent =
+            unsafe { libc::send(self.fd.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+        check(sent).map(drop)
+    }
+
+    /// The next frame that comes in from outside and that `wanted` accepts, or `None` when `patience`
+    /// is over.
+    pub fn receive(
+        &self,
+        patience: Duration,
+        wanted: impl Fn(&Received) -> bool,
+    ) -> io::Result<Option<Received>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.readable(left)? {
+                return Ok(None);
+            }
+            if let Some(received) = self.take()?.filter(&wanted) {
+                return Ok(Some(received));
+            }
+        }
+    }
+
+    fn readable(&self, patience: Duration) -> io::Result<bool> {
+        let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one pollfd, as the count says.
+        match check(unsafe { libc::poll(&raw mut poll, 1, millis) } as isize) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
+            outcome => Ok(outcome? > 0),
+        }
+    }
+
+    /// Takes one frame; `None` if it is one that leaves, or if there is none after all.
+    fn take(&self) -> io::Result<Option<Received>> {
+        let mut bytes = vec![0; VNET_HEADER + LONGEST];
+        let mut control = [0u64; 16];
+        let mut from = MaybeUninit::<libc::sockaddr_ll>::zeroed();
+        let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: all-zero is a valid message header.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        message.msg_name = from.as_mut_ptr().cast();
+        message.msg_namelen = size_of::<libc::sockaddr_ll>() as u32;
+        message.msg_iov = &raw mut vector;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        // SAFETY: the header points to live buffers of the lengths that it names.
+        let taken =
+            unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        let taken = match check(taken) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            outcome => outcome?,
+        };
+        // SAFETY: it was zeroed, which is a valid address, and the kernel wrote one into it.
+        let from = unsafe { from.assume_init() };
+        if from.sll_pkttype == libc::PACKET_OUTGOING || taken < VNET_HEADER {
+            return Ok(None);
+        }
+        bytes.truncate(taken);
+        bytes.drain(..VNET_HEADER);
+        let (mut partial, mut vlan_tci) = (false, None);
+        // SAFETY: the header is as the kernel left it, and its buffers are still alive.
+        for auxdata in unsafe { auxdata(&message) } {
+            partial = auxdata.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
+            vlan_tci = (auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+                .then_some(auxdata.tp_vlan_tci);
+        }
+        Ok(Some(Received { bytes, partial, vlan_tci }))
+    }
+}
+
+fn open(interface: &str) -> io::Result<PacketSocket> {
+    let protocol = (libc::ETH_P_ALL as u16).to_be();
+    // SAFETY: takes and returns numbers only.
+    let fd = check(unsafe {
+        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol))
+    } as isize)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    for option in [libc::PACKET_AUXDATA, PACKET_VNET_HDR] {
+        let on: libc::c_int = 1;
+        // SAFETY: the value is a live number of the length that is given.
+        check(unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                option,
+                (&raw const on).cast(),
+                size_of_val(&on) as u32,
+            )
+        } as isize)?;
+    }
+    let name = CString::new(interface)?;
+    // SAFETY: the name ends in NUL.
+    let ifindex = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if ifindex == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: all-zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = ifindex as i32;
+    // SAFETY: the address is alive and has the length that is given.
+    check(unsafe {
+        libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32)
+    } as isize)?;
+    Ok(PacketSocket { fd })
+}
+
+/// The auxiliary data in a received message.
+///
+/// # Safety
+///
+/// `message` was filled by recvmsg(2), and its control buffer is alive.
+unsafe fn auxdata(message: &libc::msghdr) -> Vec<libc::tpacket_auxdata> {
+    let mut found = Vec::new();
+    // SAFETY: the control buffer is alive; CMSG_FIRSTHDR and CMSG_NXTHDR stay inside it.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: a header that the macros return is readable.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if header.cmsg_level == libc::SOL_PACKET && header.cmsg_type == libc::PACKET_AUXDATA {
+            // SAFETY: a control message of this type holds this structure.
+            found.push(unsafe {
+                libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>().read_unaligned()
+            });
+        }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(message, header) };
+    }
+    found
+}
+
+fn check(outcome: isize) -> io::Result<usize> {
+    usize::try_from(outcome).map_err(|_| io::Error::last_os_error())
+}

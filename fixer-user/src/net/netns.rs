@@ -1,0 +1,152 @@
+//! A network namespace: how it is named, opened and entered.
+
+use std::{
+    fmt,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    thread,
+};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+/// The label of the namespace that fixer was started in.
+pub const HOST: &str = "host";
+
+/// Where `ip netns add` keeps the namespaces that it named.
+const NAMED: &str = "/run/netns";
+
+/// The namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// How a user names a network namespace: `NAME`, `/PATH` or `pid:N`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    given: String,
+    path: PathBuf,
+}
+
+impl FromStr for Spec {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        let path = if let Some(pid) = given.strip_prefix("pid:") {
+            let pid: u32 = pid.parse().map_err(|_| {
+                format!("'{pid}' is no process id: write pid:N with the number of a process")
+            })?;
+            PathBuf::from(format!("/proc/{pid}/ns/net"))
+        } else if given.contains('/') {
+            PathBuf::from(given)
+        } else if given.is_empty() || given.starts_with('.') {
+            return Err("write a name (as in `ip netns list`), a path, or pid:N".to_owned());
+        } else {
+            Path::new(NAMED).join(given)
+        };
+        Ok(Self { given: given.to_owned(), path })
+    }
+}
+
+/// A network namespace did not open.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the network namespace '{given}' at {path}: {source}; {remedy}", path = path.display())]
+pub struct OpenError {
+    given: String,
+    path: PathBuf,
+    source: io::Error,
+    remedy: &'static str,
+}
+
+/// An open network namespace: it stays as long as this value does.
+#[derive(Clone, Debug)]
+pub struct NetNs {
+    label: Arc<str>,
+    file: Arc<File>,
+}
+
+impl NetNs {
+    /// The namespace of the calling thread, under the label [`HOST`].
+    pub fn current() -> io::Result<Self> {
+        Ok(Self { label: HOST.into(), file: Arc::new(File::open(OWN)?) })
+    }
+
+    /// A new namespace that has no name: it is gone with the last thread, socket or value that
+    /// holds it, however the process ends.
+    pub fn scratch(label: &str) -> io::Result<Self> {
+        let label = label.into();
+        on_own_thread(move || {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(Self { label, file: Arc::new(File::open(OWN)?) })
+        })
+    }
+
+    /// The namespace that a user named.
+    pub fn open(spec: &Spec) -> Result<Self, OpenError> {
+        let error = |source: io::Error| OpenError {
+            given: spec.given.clone(),
+            path: spec.path.clone(),
+            remedy: match source.kind() {
+                io::ErrorKind::NotFound => {
+                    "`ip netns list` shows the named ones; a process's is pid:N"
+                }
+                io::ErrorKind::PermissionDenied => "run as root",
+                _ => "give a name, the path of a namespace file, or pid:N",
+            },
+            source,
+        };
+        let file = File::open(&spec.path).map_err(error)?;
+        let netns = Self { label: spec.given.as_str().into(), file: Arc::new(file) };
+        // Entering is the only proof that the file is a network namespace, and that we may.
+        netns.run(|| ()).map_err(error)?;
+        Ok(netns)
+    }
+
+    /// Its label in events and metrics.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// Runs `act` inside the namespace, on a thread that nobody else uses.
+    pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> io::Result<T> {
+        on_own_thread(|| {
+            setns(&*self.file, CloneFlags::CLONE_NEWNET)?;
+            Ok(act())
+        })
+    }
+
+    /// The namespace's file, for those who enter by themselves.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl fmt::Display for NetNs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.label)
+    }
+}
+
+/// A thread that changed its namespace is not given back: it ends with the act.
+fn on_own_thread<T: Send>(act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, act)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_a_path_and_a_pid_are_told_apart() {
+        let path = |given: &str| given.parse::<Spec>().unwrap().path;
+        assert_eq!(path("blue"), Path::new("/run/netns/blue"));
+        assert_eq!(path("./blue"), Path::new("./blue"));
+        assert_eq!(path("pid:12"), Path::new("/proc/12/ns/net"));
+        assert!("pid:x".parse::<Spec>().unwrap_err().contains("no process id"));
+        assert!("".parse::<Spec>().is_err());
+        assert!("..".parse::<Spec>().is_err());
+    }
+}

@@ -1,0 +1,100 @@
+//! Which interfaces a user means: names, globs, or every bridge.
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use super::links::Link;
+
+/// A name or glob as the user wrote it.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    given: String,
+    glob: GlobMatcher,
+}
+
+impl std::str::FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        if given.is_empty() {
+            return Err("an interface has a name: see `ip link`".to_owned());
+        }
+        let glob = GlobBuilder::new(given)
+            .build()
+            .map_err(|error| format!("{}: use * ? [abc] {{a,b}}", error.kind()))?;
+        Ok(Self { given: given.to_owned(), glob: glob.compile_matcher() })
+    }
+}
+
+impl Pattern {
+    /// Whether the user named one interface, which then has to be there.
+    pub fn is_plain(&self) -> bool {
+        !self.given.contains(['*', '?', '[', '{'])
+    }
+
+    /// The pattern as it was written.
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+}
+
+/// What the user selected.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Names and globs.
+    pub patterns: Vec<Pattern>,
+    /// Every Linux bridge.
+    pub auto: bool,
+}
+
+impl Selection {
+    /// Whether an interface is among them.
+    pub fn takes(&self, link: &Link) -> bool {
+        (self.auto && link.is_bridge)
+            || self.patterns.iter().any(|pattern| pattern.glob.is_match(&link.name))
+    }
+
+    /// The plain names that none of the interfaces bears.
+    pub fn missing<'a>(&'a self, links: &[Link]) -> Vec<&'a str> {
+        let plain = self.patterns.iter().filter(|pattern| pattern.is_plain());
+        plain
+            .map(Pattern::given)
+            .filter(|name| !links.iter().any(|link| link.name == *name))
+            .collect()
+    }
+
+    /// Whether interfaces that appear later may be among them.
+    pub fn is_open(&self) -> bool {
+        self.auto || self.patterns.iter().any(|pattern| !pattern.is_plain())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, is_bridge: bool) -> Link {
+        Link { ifindex: 1, name: name.to_owned(), is_bridge }
+    }
+
+    fn selection(patterns: &[&str]) -> Selection {
+        let patterns = patterns.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        Selection { patterns, auto: false }
+    }
+
+    #[test]
+    fn names_globs_and_bridges() {
+        let some = selection(&["br0", "vnet*"]);
+        assert!(some.takes(&link("br0", true)) && some.takes(&link("vnet7", false)));
+        assert!(!some.takes(&link("br1", true)));
+        let auto = Selection { auto: true, ..Selection::default() };
+        assert!(auto.takes(&link("br1", true)) && !auto.takes(&link("eth0", false)));
+    }
+
+    #[test]
+    fn only_a_plain_name_can_be_missing() {
+        let some = selection(&["br0", "vnet*", "eth9"]);
+        assert_eq!(some.missing(&[link("br0", true)]), ["eth9"]);
+        assert!(some.is_open() && !selection(&["br0"]).is_open());
+        assert!("a[".parse::<Pattern>().is_err());
+    }
+}
