@@ -1,1 +1,21 @@
+//! The loader and observer behind the `fixer` command.
+//!
+//! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
+//! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
+//! show them as [`event`]s; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
+//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
 
+pub mod bpf;
+pub mod cli;
+pub mod cmd;
+pub mod event;
+pub mod lab;
+pub mod metrics;
+pub mod net;
+pub mod proof;
+pub mod session;
+pub mod signals;
+pub mod sink;
+pub mod site;
+pub mod stream;
+pub mod summary;

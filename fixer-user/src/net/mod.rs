@@ -4,4 +4,5 @@
 pub mod links;
 pub mod netlink;
 pub mod netns;
+pub mod qdisc;
 pub mod select;

@@ -1,0 +1,295 @@
+//! What users type.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fixer_common::{
+    abi::Hook,
+    rule::{Kinds, Rule},
+    verdict,
+};
+
+use crate::{
+    bpf::{attach::Wish, load::Config},
+    net::{
+        netns::Spec,
+        select::{Pattern, Selection},
+    },
+};
+
+/// Finishes partial UDP checksums on DHCP replies in the kernel, and shows what it saw.
+///
+/// Guests that verify checksums drop the replies of a DHCP server on their host, because no device
+/// ever finished the sum. fixer attaches a small program to the bridge that finishes it.
+#[derive(Debug, Parser)]
+#[command(name = "fixer", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// Say more about what is done (-vv: also what the eBPF programs log)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  fixer selftest                 does the fix work on this kernel?
+  fixer run -i virbr0            fix replies that leave through virbr0, show each of them
+  fixer run --auto --events none fix replies on every bridge, also on those that appear later
+  fixer demo                     see the fault and the cure, in scratch namespaces
+
+Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the self-test found a problem.";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Attach, stream events, serve metrics; on Ctrl-C or SIGTERM detach and exit
+    Run(Run),
+    /// Prove on this kernel, in a scratch network namespace, that the fix works
+    Selftest(Selftest),
+    /// A bridge, dnsmasq and a strict client in scratch namespaces: no lease, fixer on, lease
+    Demo(Demo),
+}
+
+/// Arguments of `fixer run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct Run {
+    /// Which interfaces.
+    #[command(flatten)]
+    pub select: Select,
+    /// What the programs do.
+    #[command(flatten)]
+    pub what: What,
+    /// How events are shown on standard output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Events::Text)]
+    pub events: Events,
+    /// Show every matched packet, not only those that are bad
+    #[arg(long)]
+    pub all: bool,
+    /// Also write every shown packet, as it was seen, to a capture file
+    #[arg(long, value_name = "FILE")]
+    pub pcapng: Option<PathBuf>,
+    /// Where to serve OpenMetrics, or `off`
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
+    pub metrics: Metrics,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  fixer run -i virbr0
+  fixer run -i 'br-*' --events json --metrics off
+  fixer run -i tap0 --netns blue --netns pid:4711
+  fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng";
+
+/// Arguments of `fixer selftest`.
+#[derive(Debug, Args)]
+pub struct Selftest {
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// How to attach
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Wish::Auto)]
+    pub attach_mode: Wish,
+}
+
+/// Arguments of `fixer demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How long the client tries without fixer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=120))]
+    pub patience: u64,
+}
+
+/// Which interfaces, in which namespaces.
+#[derive(Clone, Debug, Args)]
+pub struct Select {
+    /// An interface, or a glob that also takes those that appear later
+    #[arg(
+        short,
+        long = "interface",
+        value_name = "NAME|GLOB",
+        required_unless_present = "auto"
+    )]
+    pub interfaces: Vec<Pattern>,
+    /// Every Linux bridge
+    #[arg(long)]
+    pub auto: bool,
+    /// The network namespace to act in
+    #[arg(long, value_name = "NAME|PATH|pid:N")]
+    pub netns: Vec<Spec>,
+    /// Which packets: those that leave through the interface, those that come in, or both
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Egress)]
+    pub hook: Hooks,
+}
+
+impl Select {
+    /// The interfaces.
+    pub fn selection(&self) -> Selection {
+        Selection { patterns: self.interfaces.clone(), auto: self.auto }
+    }
+}
+
+/// What the programs do with which packets.
+#[derive(Clone, Debug, Args)]
+pub struct What {
+    /// Which packets: dhcp (udp 67 to 68), pxe (dhcp, and 4011 to any), udp, or udp:SPORT:DPORT
+    /// with * for any
+    #[arg(
+        long = "match",
+        value_name = "RULE[,RULE…]",
+        value_delimiter = ',',
+        default_value = "dhcp"
+    )]
+    pub rules: Vec<RuleSet>,
+    /// Count and report, change nothing
+    #[arg(long)]
+    pub observe_only: bool,
+    /// How to attach: tcx where the kernel has it and else clsact, or only one of them
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = Wish::Auto)]
+    pub attach_mode: Wish,
+    /// Attach without proving first that the fix works on this kernel
+    #[arg(long)]
+    pub skip_selftest: bool,
+}
+
+impl What {
+    /// The configuration of the programs.
+    pub fn config(&self, all: bool, log: bool) -> Config {
+        let mut rules: Vec<Rule> = Vec::new();
+        for rule in self.rules.iter().flat_map(|set| &set.0) {
+            if !rules.contains(rule) {
+                rules.push(*rule);
+            }
+        }
+        Config {
+            rules,
+            observe_only: self.observe_only,
+            events: if all { verdict::ALL } else { verdict::NOTABLE },
+            log,
+        }
+    }
+}
+
+/// The rules that one word of `--match` stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSet(Vec<Rule>);
+
+impl FromStr for RuleSet {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        let rules = match given.split(':').collect::<Vec<_>>()[..] {
+            ["dhcp"] => vec![Rule::DHCP],
+            ["pxe"] => vec![Rule::DHCP, Rule::new(Kinds::UDP4, Some(4011), None)],
+            ["udp"] => vec![Rule::new(Kinds::UDP4, None, None)],
+            ["udp", source, destination] => {
+                vec![Rule::new(Kinds::UDP4, port(source)?, port(destination)?)]
+            }
+            _ => {
+                return Err(
+                    "the rules are dhcp, pxe, udp, and udp:SPORT:DPORT with * for any port".into()
+                );
+            }
+        };
+        Ok(Self(rules))
+    }
+}
+
+fn port(given: &str) -> Result<Option<u16>, String> {
+    match given {
+        "*" => Ok(None),
+        _ => match given.parse() {
+            Ok(port @ 1..) => Ok(Some(port)),
+            _ => Err(format!("'{given}' is no port: write a number from 1 to 65535, or *")),
+        },
+    }
+}
+
+/// Which hooks to attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Hooks {
+    /// Packets that leave through the interface
+    Egress,
+    /// Packets that come in through the interface
+    Ingress,
+    /// Both
+    Both,
+}
+
+impl Hooks {
+    /// The hooks, one by one.
+    pub const fn each(self) -> &'static [Hook] {
+        match self {
+            Self::Egress => &[Hook::Egress],
+            Self::Ingress => &[Hook::Ingress],
+            Self::Both => &[Hook::Egress, Hook::Ingress],
+        }
+    }
+}
+
+/// How events are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Events {
+    /// Lines to read, as tcpdump writes them
+    Text,
+    /// One JSON object a line
+    Json,
+    /// Nothing
+    None,
+}
+
+/// Where metrics are served, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics(pub Option<SocketAddr>);
+
+impl FromStr for Metrics {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, Self::Err> {
+        match given {
+            "off" => Ok(Self(None)),
+            _ => given.parse().map(|address| Self(Some(address))).map_err(|_| {
+                "write an address and a port, like 127.0.0.1:9767 or [::1]:9767, or off".to_owned()
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_rule_of_the_help_is_understood() {
+        let rules = |given: &str| given.parse::<RuleSet>().map(|set| set.0);
+        assert_eq!(rules("dhcp"), Ok(vec![Rule::DHCP]));
+        assert_eq!(rules("udp:67:68"), Ok(vec![Rule::DHCP]));
+        assert_eq!(rules("pxe").unwrap().len(), 2);
+        assert_eq!(rules("udp:*:*"), rules("udp"));
+        for bad in ["", "dchp", "udp:67", "udp:0:68", "udp:67:65536", "udp:a:b", "udp:1:2:3"] {
+            assert!(rules(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_same_rule_twice_takes_one_place() {
+        let cli = Cli::parse_from(["fixer", "run", "-i", "br0", "--match", "dhcp,pxe,dhcp"]);
+        let Verb::Run(run) = cli.verb else { panic!("not run") };
+        assert_eq!(run.what.config(false, false).rules.len(), 2);
+    }
+
+    #[test]
+    fn run_wants_to_know_where() {
+        assert!(Cli::try_parse_from(["fixer", "run"]).is_err());
+        assert!(Cli::try_parse_from(["fixer", "run", "--auto"]).is_ok());
+    }
+}

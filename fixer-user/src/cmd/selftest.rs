@@ -1,0 +1,50 @@
+//! `fixer selftest`: does the fix work on this kernel?
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::Outcome;
+use crate::{
+    cli,
+    metrics::kernel,
+    proof::{Proof, prove},
+};
+
+/// Proves the fix on this kernel, and prints what was found.
+pub fn run(args: &cli::Selftest) -> Result<Outcome> {
+    let proof = prove(args.attach_mode)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&Report { kernel: &kernel(), holds: proof.holds(), proof: &proof })?);
+    } else {
+        print(&proof);
+    }
+    Ok(if proof.holds() { Outcome::Done } else { Outcome::Problem })
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    kernel: &'a str,
+    holds: bool,
+    #[serde(flatten)]
+    proof: &'a Proof,
+}
+
+fn print(proof: &Proof) {
+    println!("Linux {}, attached by {}", kernel(), proof.mode);
+    for finding in &proof.findings {
+        let mark = if finding.passed { "ok  " } else { "FAIL" };
+        println!("  {mark} {}", finding.trial);
+        if let Some(seen) = &finding.seen {
+            println!("       but {seen}");
+        }
+    }
+    if proof.holds() {
+        println!("The fix works on this kernel.");
+    } else {
+        println!(
+            "The fix does not work on this kernel: do not attach it here. Update the kernel (the \
+             fix rests on commit 54c3f1a81421 of Linux 6.2, which the stable trees have too), or \
+             use `ethtool -K BRIDGE tx off`."
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Where events go: lines of text, lines of JSON, or a capture file.
+//!
+//! A stream that has lost events says so itself, wherever it goes: [`Sink::lost`].
+
+mod json;
+mod pcapng;
+mod text;
+
+use std::{fmt, io};
+
+use fixer_common::verdict::Verdict;
+use thiserror::Error;
+
+pub use self::{json::Json, pcapng::Pcapng, text::Text};
+use crate::event::{Event, Lost, Transport};
+
+/// Somewhere that events go, one after the other.
+///
+/// The sinks write each line in one piece and buffer nothing themselves; a capture file is written
+/// in small pieces and wants a buffered writer.
+pub trait Sink {
+    /// Writes one event.
+    fn event(&mut self, event: &Event) -> Result<(), SinkError>;
+
+    /// Says that events are missing here.
+    fn lost(&mut self, lost: &Lost) -> Result<(), SinkError>;
+
+    /// Hands everything written so far on to where it goes.
+    fn flush(&mut self) -> Result<(), SinkError>;
+
+    /// Says what is left to say at the end of the stream, and flushes.
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.flush()
+    }
+}
+
+/// Why an event could not be written.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// What the events are written to refused. A closed pipe is the reader's way to say enough.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The event cannot be said in a capture file.
+    #[error("the capture file cannot hold this packet")]
+    Pcapng(#[source] pcap_file::pcapng::PcapNgWriteError),
+}
+
+impl From<pcap_file::pcapng::PcapNgWriteError> for SinkError {
+    fn from(error: pcap_file::pcapng::PcapNgWriteError) -> Self {
+        match error {
+            pcap_file::pcapng::PcapNgWriteError::Io(error) => Self::Io(error),
+            error => Self::Pcapng(error),
+        }
+    }
+}
+
+/// What was found in a packet, in the words of tcpdump: `bad udp cksum 0x1bc7 -> 0x072b! fixed`.
+struct Finding<'a> {
+    event: &'a Event,
+    /// How the verdict looks; the empty style where it must not.
+    style: anstyle::Style,
+}
+
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { event, style } = self;
+        let verdict = event.verdict;
+        let transport = event.packet.transport.unwrap_or(Transport::Udp).name();
+        match verdict {
+            Verdict::Valid => return write!(f, "{transport} cksum {style}ok{style:#}"),
+            Verdict::Unchecked => return write!(f, "{style}no cksum{style:#}"),
+            _ => (),
+        }
+        if let (Some(stored), Some(expected)) = (event.checksum, event.expected) {
+            write!(f, "bad {transport} cksum {stored:#06x} -> {expected:#06x}! ")?;
+        }
+        write!(f, "{style}{}{style:#}", verdict.name())?;
+        match verdict {
+            // The two sums have said it all.
+            Verdict::Fixed | Verdict::Partial | Verdict::Corrupt => Ok(()),
+            _ => write!(f, ": {}", verdict.row().help),
+        }
+    }
+}
+
+/// How many events are missing: `12 events were lost`.
+struct Missing(u64);
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("1 event was lost"),
+            lost => write!(f, "{lost} events were lost"),
+        }
+    }
+}

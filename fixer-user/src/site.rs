@@ -1,0 +1,169 @@
+//! One network namespace under fixer's care: a loaded object, and where it is attached.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, RwLock},
+};
+
+use fixer_common::abi::Hook;
+
+use crate::{
+    bpf::{
+        attach::{AttachError, Attachment, Mode, Wish},
+        load::{Config, LoadError, Object},
+    },
+    metrics::Snapshot,
+    net::{links::Link, netns::NetNs, qdisc, select::Selection},
+};
+
+/// The names of a namespace's interfaces by their index, for everyone who shows them.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Arc<RwLock<BTreeMap<u32, Arc<str>>>>);
+
+impl Names {
+    /// The name of an interface; its index, if it is not known.
+    pub fn get(&self, ifindex: u32) -> Arc<str> {
+        let names = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}").into())
+    }
+
+    fn set(&self, link: &Link) {
+        let mut names = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        names.insert(link.ifindex, link.name.as_str().into());
+    }
+}
+
+/// A namespace, the object loaded for it, and its attachments.
+pub struct Site {
+    /// The namespace.
+    pub netns: NetNs,
+    /// The programs and maps.
+    pub object: Object,
+    /// The names of its interfaces.
+    pub names: Names,
+    selection: Selection,
+    hooks: &'static [Hook],
+    wish: Wish,
+    attached: BTreeMap<u32, Vec<Attachment>>,
+}
+
+/// An interface could not be taken or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    /// Its namespace could not be entered.
+    #[error("cannot enter the network namespace '{0}': {1}")]
+    Enter(Arc<str>, io::Error),
+    /// The programs were not attached or detached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// The clsact qdisc that fixer had made could not be removed.
+    #[error("cannot remove the clsact qdisc from {0}: {1}; remove it: tc qdisc del dev {0} clsact")]
+    Qdisc(Arc<str>, io::Error),
+}
+
+impl Site {
+    /// Loads an object for a namespace. Nothing is attached yet.
+    pub fn new(
+        netns: NetNs,
+        config: &Config,
+        selection: Selection,
+        hooks: &'static [Hook],
+        wish: Wish,
+    ) -> Result<Self, LoadError> {
+        let object = Object::load(config)?;
+        let (names, attached) = Default::default();
+        Ok(Self { netns, object, names, selection, hooks, wish, attached })
+    }
+
+    /// Attaches to an interface if it is selected and not attached yet. Says how it is attached if
+    /// that is new.
+    pub fn take(&mut self, link: &Link) -> Result<Option<Mode>, SiteError> {
+        self.names.set(link);
+        if self.attached.contains_key(&link.ifindex) || !self.selection.takes(link) {
+            return Ok(None);
+        }
+        let Self { netns, object, hooks, wish, .. } = self;
+        let mut made = Vec::new();
+        let outcome = netns.run(|| {
+            for hook in *hooks {
+                made.push(object.attach(&link.name, *hook, *wish)?);
+            }
+            Ok(())
+        });
+        let mode = made.first().map(|attachment| attachment.mode);
+        // Also what was half done is remembered, so that it is undone at the end.
+        self.attached.insert(link.ifindex, made);
+        match outcome {
+            Ok(Ok(())) => Ok(mode),
+            Ok(Err(error)) => {
+                self.give_back(link.ifindex)?;
+                Err(SiteError::Attach(error))
+            }
+            Err(error) => Err(SiteError::Enter(Arc::clone(self.netns.label()), error)),
+        }
+    }
+
+    /// Forgets an interface that is gone. Says whether it was attached.
+    pub fn forget(&mut self, ifindex: u32) -> bool {
+        let Some(attachments) = self.attached.remove(&ifindex) else {
+            return false;
+        };
+        let Self { netns, object, .. } = self;
+        // The kernel has detached already; this gives back what is left of it here.
+        let _ = netns.run(|| attachments.into_iter().try_for_each(|gone| object.detach(gone)));
+        true
+    }
+
+    /// Every interface that is attached, with the hook and how.
+    pub fn attachments(&self) -> impl Iterator<Item = (u32, Hook, Mode)> + '_ {
+        self.attached.iter().flat_map(|(ifindex, attachments)| {
+            attachments.iter().map(|attachment| (*ifindex, attachment.hook, attachment.mode))
+        })
+    }
+
+    /// The counters and attachments at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let counters = self.object.counters().unwrap_or_default();
+        let attached: Vec<_> = self
+            .attachments()
+            .map(|(ifindex, hook, mode)| (self.names.get(ifindex), hook, mode.name()))
+            .collect();
+        let missing = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
+        Snapshot {
+            netns: Arc::clone(self.netns.label()),
+            counters: counters.into_iter().map(|row| (self.names.get(row.ifindex), row)).collect(),
+            lost: self.object.lost().unwrap_or_default(),
+            missing: missing
+                .map(|pattern| pattern.given().to_owned())
+                .filter(|name| !attached.iter().any(|(attached, ..)| **attached == **name))
+                .collect(),
+            attached,
+        }
+    }
+
+    /// Detaches from everything. What fails does not keep the rest from being detached; the first
+    /// failure is told.
+    pub fn close(&mut self) -> Result<(), SiteError> {
+        let attached: Vec<u32> = self.attached.keys().copied().collect();
+        let outcomes: Vec<_> = attached.into_iter().map(|ifindex| self.give_back(ifindex)).collect();
+        outcomes.into_iter().collect()
+    }
+
+    fn give_back(&mut self, ifindex: u32) -> Result<(), SiteError> {
+        let Some(attachments) = self.attached.remove(&ifindex) else {
+            return Ok(());
+        };
+        let made_qdisc = attachments.iter().any(|attachment| attachment.made_qdisc);
+        let Self { netns, object, .. } = self;
+        let enter = |error| SiteError::Enter(Arc::clone(netns.label()), error);
+        let outcome = netns
+            .run(|| attachments.into_iter().try_for_each(|attachment| object.detach(attachment)))
+            .map_err(enter)?;
+        if made_qdisc {
+            qdisc::remove_unused_clsact(netns, ifindex)
+                .map_err(|error| SiteError::Qdisc(self.names.get(ifindex), error))?;
+        }
+        Ok(outcome?)
+    }
+}

@@ -1,0 +1,133 @@
+//! Events on their way from the ring buffers to the sinks.
+//!
+//! Reading must never wait for writing: a terminal that is stopped, or a pipe that nobody empties,
+//! must not keep `fixer` from detaching. So samples go through a bounded channel to a thread that
+//! does nothing but write. When the channel is full the samples wait in the ring buffer, and when
+//! that is full too the kernel counts what is lost.
+
+use std::{io, sync::Arc, thread, time::Duration};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    bpf::ring::Ring,
+    event::{Clock, Event, Lost, Origin, Sample},
+    sink::{Sink, SinkError},
+    site::Names,
+};
+
+/// Batches that may wait for the writer.
+const WAITING: usize = 64;
+
+/// Samples that are taken from a ring buffer at once.
+const BATCH: usize = 256;
+
+/// Where a ring buffer's events come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The namespace's label.
+    pub netns: Arc<str>,
+    /// The names of its interfaces.
+    pub names: Names,
+}
+
+enum Message {
+    Samples(Source, Vec<Bytes>),
+    Lost(Source, u64),
+}
+
+/// The writing end: a thread of its own behind a channel.
+#[derive(Clone, Debug)]
+pub struct Writer(mpsc::Sender<Message>);
+
+impl Writer {
+    /// Starts the thread. The receiver hears how the writing ended: in order when every clone of
+    /// the writer is gone, or with an error of a sink.
+    pub fn start(
+        sinks: Vec<Box<dyn Sink + Send>>,
+    ) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let (tell, end) = oneshot::channel();
+        thread::Builder::new().name("events".to_owned()).spawn(move || {
+            // Nobody may be left to hear it; then it does not matter any more.
+            let _ = tell.send(write(receiver, sinks));
+        })?;
+        Ok((Self(sender), end))
+    }
+
+    /// Hands over the events of a ring buffer for ever.
+    pub async fn follow(self, mut ring: Ring, source: Source, mut stop: oneshot::Receiver<()>) {
+        loop {
+            let samples = tokio::select! {
+                samples = ring.read(BATCH) => samples,
+                _ = &mut stop => break,
+            };
+            let Ok(samples) = samples else { break };
+            if self.0.send(Message::Samples(source.clone(), samples)).await.is_err() {
+                return;
+            }
+        }
+        // What came in before the programs were detached still belongs to the stream.
+        loop {
+            let samples = ring.drain(BATCH);
+            let is_last = samples.len() < BATCH;
+            if self.0.send(Message::Samples(source.clone(), samples)).await.is_err() || is_last {
+                return;
+            }
+        }
+    }
+
+    /// Tells the stream that events were lost. It waits for no one: a loss that finds no room
+    /// is told the next time. Says whether it was told.
+    pub fn lose(&self, source: &Source, lost: u64) -> bool {
+        self.0.try_send(Message::Lost(source.clone(), lost)).is_ok()
+    }
+}
+
+fn write(
+    mut messages: mpsc::Receiver<Message>,
+    mut sinks: Vec<Box<dyn Sink + Send>>,
+) -> Result<(), SinkError> {
+    while let Some(message) = messages.blocking_recv() {
+        match message {
+            Message::Samples(source, samples) => {
+                let clock = Clock::read()?;
+                for sample in samples {
+                    show(&source, sample, &clock, &mut sinks)?;
+                }
+            }
+            Message::Lost(source, lost) => {
+                let lost = Lost { time: Timestamp::now(), netns: source.netns, lost };
+                sinks.iter_mut().try_for_each(|sink| sink.lost(&lost))?;
+            }
+        }
+        if messages.is_empty() {
+            sinks.iter_mut().try_for_each(|sink| sink.flush())?;
+        }
+    }
+    sinks.iter_mut().try_for_each(|sink| sink.finish())
+}
+
+fn show(
+    source: &Source,
+    sample: Bytes,
+    clock: &Clock,
+    sinks: &mut [Box<dyn Sink + Send>],
+) -> Result<(), SinkError> {
+    let sample = match Sample::parse(sample) {
+        Ok(sample) => sample,
+        Err(error) => {
+            log::warn!("an event of the kernel's cannot be read: {error}");
+            return Ok(());
+        }
+    };
+    let interface = source.names.get(sample.ifindex);
+    let origin = Origin::new(Arc::clone(&source.netns), &interface);
+    let event = Event::new(sample, &origin, clock);
+    sinks.iter_mut().try_for_each(|sink| sink.event(&event))
+}
+
+/// How long a stream may take to end once nothing comes in any more.
+pub const PATIENCE: Duration = Duration::from_secs(2);
