@@ -144,18 +144,10 @@ impl Frame for Skb {
         let mut sum = 0;
         for block in 0..N / BLOCK {
             // SAFETY: `reach` has shown that all `N` bytes lie inside the packet.
-            sum += unsafe { words::<{ BLOCK / 4 }>(start.byte_add(block * BLOCK)) };
+            sum += unsafe { words(start.byte_add(block * BLOCK), BLOCK / 4) };
         }
         // SAFETY: as above.
-        let rest = unsafe { start.byte_add(N / BLOCK * BLOCK) };
-        Some(match N % BLOCK {
-            // SAFETY: as above, for what the blocks left over.
-            32 => sum + unsafe { words::<8>(rest) },
-            16 => sum + unsafe { words::<4>(rest) },
-            8 => sum + unsafe { words::<2>(rest) },
-            4 => sum + unsafe { words::<1>(rest) },
-            _ => sum,
-        })
+        Some(sum + unsafe { words(start.byte_add(N / BLOCK * BLOCK), N % BLOCK / 4) })
     }
 }
 
@@ -189,18 +181,19 @@ fn advance<const N: usize>(mut start: usize) -> usize {
 /// which costs three more instructions for each word, and the verifier its patience.
 const BLOCK: usize = 64;
 
-/// Adds `N` words, at most 16, without a jump.
+/// Adds up the first `count` words, at most 16, without a jump: `count` is a constant wherever this
+/// is called.
 ///
 /// # Safety
 ///
 /// The words must lie inside the packet.
 #[inline(always)]
-unsafe fn words<const N: usize>(start: *const u32) -> u64 {
+unsafe fn words(start: *const u32, count: usize) -> u64 {
     let mut sum = 0;
     macro_rules! add {
         ($($word:literal)*) => {$(
-            if $word < N {
-                // SAFETY: the caller vouches for the first `N` words.
+            if $word < count {
+                // SAFETY: the caller vouches for the first `count` words.
                 sum = add_now(sum, unsafe { start.add($word).read_unaligned() });
             }
         )*};

@@ -38,7 +38,8 @@ fn count(key: Key, verdict: Verdict) {
     let mut values = COUNTERS.get_ptr_mut(key);
     if values.is_none() {
         // The first packet here. If another CPU was faster the insertion fails, and that is fine.
-        let _ = COUNTERS.insert(key, &NOTHING_YET, u64::from(BPF_NOEXIST));
+        let nothing_yet = &NOTHING_YET;
+        let _ = COUNTERS.insert(key, nothing_yet, u64::from(BPF_NOEXIST));
         values = COUNTERS.get_ptr_mut(key);
     }
     if let Some(values) = values {

@@ -106,12 +106,7 @@ pub struct Demo {
 #[derive(Clone, Debug, Args)]
 pub struct Select {
     /// An interface, or a glob that also takes those that appear later
-    #[arg(
-        short,
-        long = "interface",
-        value_name = "NAME|GLOB",
-        required_unless_present = "auto"
-    )]
+    #[arg(short, long = "interface", value_name = "NAME|GLOB", required_unless_present = "auto")]
     pub interfaces: Vec<Pattern>,
     /// Every Linux bridge
     #[arg(long)]
@@ -189,7 +184,7 @@ impl FromStr for RuleSet {
             }
             _ => {
                 return Err(
-                    "the rules are dhcp, pxe, udp, and udp:SPORT:DPORT with * for any port".into()
+                    "the rules are dhcp, pxe, udp, and udp:SPORT:DPORT with * for any port".into(),
                 );
             }
         };

@@ -78,7 +78,9 @@ async fn healthz(State(ask): State<Ask>) -> Response {
     };
     let missing: Vec<String> = snapshots
         .iter()
-        .flat_map(|snapshot| snapshot.missing.iter().map(|name| format!("{}/{name}", snapshot.netns)))
+        .flat_map(|snapshot| {
+            snapshot.missing.iter().map(|name| format!("{}/{name}", snapshot.netns))
+        })
         .collect();
     if missing.is_empty() {
         "every selected interface is attached\n".into_response()
@@ -126,7 +128,8 @@ impl Collector for Exported {
             ConstCounter::new(*lost).encode(family.encode_family(&labels)?)?;
         }
         let help = "Where the programs are attached, and how";
-        let mut family = encoder.encode_descriptor("fixer_interface_attached", help, None, Gauge)?;
+        let mut family =
+            encoder.encode_descriptor("fixer_interface_attached", help, None, Gauge)?;
         for Snapshot { netns, attached, .. } in &self.0 {
             for (interface, hook, mode) in attached {
                 let labels = [

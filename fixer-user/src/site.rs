@@ -146,7 +146,8 @@ impl Site {
     /// failure is told.
     pub fn close(&mut self) -> Result<(), SiteError> {
         let attached: Vec<u32> = self.attached.keys().copied().collect();
-        let outcomes: Vec<_> = attached.into_iter().map(|ifindex| self.give_back(ifindex)).collect();
+        let outcomes: Vec<_> =
+            attached.into_iter().map(|ifindex| self.give_back(ifindex)).collect();
         outcomes.into_iter().collect()
     }
 

@@ -2,12 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::{
-    bpf::counters::Row,
-    metrics::Snapshot,
-    net::netns::HOST,
-    site::Site,
-};
+use crate::{bpf::counters::Row, metrics::Snapshot, net::netns::HOST, site::Site};
 
 /// Prints the counters: to standard output, or to standard error where the other is for machines.
 pub fn print(sites: &[Site], to_stderr: bool) {

@@ -51,5 +51,5 @@ pub const fn room(sample: usize) -> usize {
 }
 
 const _: () = assert!(HEADER_LEN == 40);
-const _: () = assert!(SHORT_SAMPLE % 8 == 0 && LONG_SAMPLE % 8 == 0);
+const _: () = assert!(SHORT_SAMPLE.is_multiple_of(8) && LONG_SAMPLE.is_multiple_of(8));
 const _: () = assert!(room(LONG_SAMPLE) >= 1518);

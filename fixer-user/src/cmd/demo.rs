@@ -37,7 +37,9 @@ pub fn run(args: &cli::Demo) -> Result<Outcome> {
          kernel's veth and bridge)",
     )?;
     let mut dnsmasq = Dnsmasq::start(&scene)?;
-    println!("A host with a bridge, {BRIDGE}, and a real dnsmasq on it. A guest behind a port of the");
+    println!(
+        "A host with a bridge, {BRIDGE}, and a real dnsmasq on it. A guest behind a port of the"
+    );
     println!("bridge, with a strict DHCP client (smoltcp) that verifies every checksum.");
 
     println!("\n1. Without fixer: the client asks for {} seconds.", args.patience);

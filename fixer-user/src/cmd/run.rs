@@ -104,7 +104,6 @@ async fn work(args: &cli::Run, namespaces: Vec<NetNs>, verbose: u8) -> Result<()
     }
 }
 
-
 /// An interface that was named and is not there is a mistake, found before anything is attached.
 fn refuse_what_is_missing(args: &cli::Run, netns: &NetNs, links: &[Link]) -> Result<()> {
     let selection = args.select.selection();

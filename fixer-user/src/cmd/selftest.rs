@@ -14,7 +14,14 @@ use crate::{
 pub fn run(args: &cli::Selftest) -> Result<Outcome> {
     let proof = prove(args.attach_mode)?;
     if args.json {
-        println!("{}", serde_json::to_string(&Report { kernel: &kernel(), holds: proof.holds(), proof: &proof })?);
+        println!(
+            "{}",
+            serde_json::to_string(&Report {
+                kernel: &kernel(),
+                holds: proof.holds(),
+                proof: &proof
+            })?
+        );
     } else {
         print(&proof);
     }

@@ -70,7 +70,7 @@ fn converse(interface: &str, mac: [u8; 6], patience: Duration) -> io::Result<Out
     let dhcp = sockets.add(dhcp);
 
     let deadline = Instant::now() + patience;
-    while Instant::now() < deadline && seen.borrow().lease.is_none() {
+    while Instant::now() < deadline {
         let now = Moment::now();
         iface.poll(now, &mut device, &mut sockets);
         if let Some(dhcpv4::Event::Configured(config)) =
@@ -78,6 +78,7 @@ fn converse(interface: &str, mac: [u8; 6], patience: Duration) -> io::Result<Out
         {
             seen.borrow_mut().lease =
                 Some(Lease { address: config.address.address(), server: config.server.address });
+            break;
         }
         let left = Span::from(deadline.saturating_duration_since(Instant::now()));
         let wait = iface.poll_delay(now, &sockets).unwrap_or(left).min(left);
