@@ -1,1 +1,10 @@
-//! x
+//! What the suites share: the one table of cases, the frames in it, and scratch receivers.
+//!
+//! The table in [`cases`] is run three ways: on slices, in the kernel by `BPF_PROG_TEST_RUN`, and over
+//! a real veth pair. The suites that talk to the kernel need root, and say so when they lack it.
+
+pub mod cases;
+pub mod command;
+pub mod frames;
+pub mod kernel;
+pub mod tap;

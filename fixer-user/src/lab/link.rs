@@ -41,6 +41,13 @@ pub fn up(netns: &NetNs, name: &str) -> io::Result<()> {
     })
 }
 
+/// Sets the longest packet that an interface carries, in bytes without the Ethernet header.
+pub fn mtu(netns: &NetNs, name: &str, mtu: u32) -> io::Result<()> {
+    converse(netns, async |handle| {
+        handle.link().set(LinkUnspec::new_with_name(name).mtu(mtu).build()).execute().await
+    })
+}
+
 /// Gives an interface an address.
 pub fn address(netns: &NetNs, name: &str, address: IpAddr, prefix: u8) -> io::Result<()> {
     converse(netns, async |handle| {

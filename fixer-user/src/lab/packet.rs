@@ -139,6 +139,26 @@ impl PacketSocket {
     }
 }
 
+/// Waits until frames get from one socket to the other: the ports of a new bridge take a moment
+/// until they forward.
+pub fn wait_until_open(sender: &PacketSocket, receiver: &PacketSocket) -> io::Result<()> {
+    /// IEEE's EtherType for local experiments.
+    const PROBE: [u8; 60] = {
+        let mut frame = [0xff; 60];
+        (frame[6], frame[12], frame[13]) = (2, 0x88, 0xb5);
+        frame
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < deadline {
+        sender.send(&PROBE, None)?;
+        let is_it = |received: &Received| received.bytes == PROBE;
+        if receiver.receive(Duration::from_millis(20), is_it)?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the scratch links do not forward"))
+}
+
 fn open(interface: &str) -> io::Result<PacketSocket> {
     let protocol = (libc::ETH_P_ALL as u16).to_be();
     // SAFETY: takes and returns numbers only.

@@ -1,0 +1,56 @@
+//! The object in the running kernel, for suites that look into it.
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_common::{
+    abi::Hook,
+    rule::Rule,
+    verdict::{TABLE, Verdict},
+};
+use fixer_user::bpf::load::{Config, Object};
+
+/// Stops a suite that needs root and is not, with the way to get it.
+pub fn require_root() -> Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "this suite makes network namespaces and loads BPF programs: run it as root, with \
+         `cargo xtask test`"
+    );
+    Ok(())
+}
+
+/// The object with these rules.
+pub fn load(rules: &[Rule]) -> Result<Object> {
+    require_root()?;
+    Object::load(&Config { rules: rules.to_vec(), events: 0, ..Config::default() })
+        .context("the kernel takes the object")
+}
+
+/// Packets counted so far, by verdict, over all interfaces and hooks.
+pub fn counted(object: &Object) -> Result<[u64; TABLE.len()]> {
+    let mut counts = [0; _];
+    for row in object.counters()? {
+        for (sum, (_, count)) in counts.iter_mut().zip(row.counts()) {
+            *sum += count;
+        }
+    }
+    Ok(counts)
+}
+
+/// What was counted between two looks: the verdict of one packet, or nothing.
+pub fn verdict_between(
+    before: [u64; TABLE.len()],
+    after: [u64; TABLE.len()],
+) -> Result<Option<Verdict>> {
+    let mut found = None;
+    for (row, (before, after)) in TABLE.iter().zip(before.into_iter().zip(after)) {
+        match after - before {
+            0 => {}
+            1 if found.is_none() => found = Some(row.verdict),
+            _ => anyhow::bail!("more than one packet was counted: {before:?} then {after:?}"),
+        }
+    }
+    Ok(found)
+}
+
+/// The hook that most suites use.
+pub const HOOK: Hook = Hook::Egress;

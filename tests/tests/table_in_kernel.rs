@@ -1,0 +1,79 @@
+//! The table of cases in the running kernel, by `BPF_PROG_TEST_RUN`.
+
+use std::ops::RangeInclusive;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{TestRunOptions, programs::TestRun as _};
+use fixer_common::abi::Hook;
+use fixer_tests::{
+    cases::{Case, cases},
+    kernel::{counted, load, verdict_between},
+};
+use fixer_user::bpf::load::Object;
+
+/// `TC_ACT_UNSPEC`: the other programs and filters go on.
+const GO_ON: u32 = u32::MAX;
+
+/// What `BPF_PROG_TEST_RUN` takes: at least an Ethernet and an IPv4 header, at most what fits into a
+/// page beside its own bookkeeping. The other cases go over a veth pair.
+const TAKEN: RangeInclusive<usize> = 34..=3500;
+
+/// Where `struct __sk_buff` holds `gso_size`, and how long it is up to there (linux/bpf.h).
+const GSO_SIZE: usize = 176;
+const CONTEXT: usize = 184;
+
+#[test]
+fn every_case_has_its_verdict_and_its_bytes_at_both_hooks() -> Result<()> {
+    let mut tried = 0;
+    for hook in [Hook::Egress, Hook::Ingress] {
+        for case in cases().iter().filter(|case| TAKEN.contains(&case.frame.len())) {
+            let mut object = load(&case.rules)?;
+            run(&mut object, hook, case)?;
+            tried += 1;
+        }
+    }
+    ensure!(tried > 200, "only {tried} cases were tried");
+    Ok(())
+}
+
+fn run(object: &mut Object, hook: Hook, case: &Case) -> Result<()> {
+    let before = counted(object)?;
+    let mut out = vec![0; case.frame.len() + 256];
+    let mut context = [0; CONTEXT];
+    if case.gso {
+        context[GSO_SIZE..GSO_SIZE + 4].copy_from_slice(&500_u32.to_ne_bytes());
+    }
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&case.frame);
+    options.data_out = Some(&mut out);
+    options.ctx_in = Some(&context);
+    let result = object
+        .classifier(hook)?
+        .test_run(options)
+        .with_context(|| format!("{}: the kernel does not try it", case.name))?;
+    out.truncate(result.data_size_out as usize);
+    let verdict = verdict_between(before, counted(object)?)?;
+    ensure!(verdict == case.verdict, "{}: {verdict:?}, not {:?}", case.name, case.verdict);
+    ensure!(out == case.out, "{}: other bytes came out", case.name);
+    ensure!(result.return_value == GO_ON, "{}: returned {}", case.name, result.return_value);
+    Ok(())
+}
+
+#[test]
+fn what_is_only_observed_is_not_changed() -> Result<()> {
+    use fixer_common::verdict::Verdict;
+    use fixer_user::bpf::load::Config;
+
+    fixer_tests::kernel::require_root()?;
+    for case in cases().into_iter().filter(|case| TAKEN.contains(&case.frame.len())) {
+        let config = Config { rules: case.rules.clone(), observe_only: true, ..Config::default() };
+        let mut object = Object::load(&config)?;
+        let verdict = match case.verdict {
+            Some(Verdict::Fixed) => Some(Verdict::Partial),
+            verdict => verdict,
+        };
+        let observed = Case { verdict, out: case.frame.clone(), ..case };
+        run(&mut object, Hook::Egress, &observed)?;
+    }
+    Ok(())
+}

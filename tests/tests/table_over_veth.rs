@@ -1,0 +1,139 @@
+//! The table of cases over a real veth pair: partial packets go in, an `AF_PACKET` reader looks at
+//! what comes out.
+
+use std::{fs, io::ErrorKind, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_common::abi::Hook;
+use fixer_tests::{
+    cases::{Case, cases},
+    kernel::{counted, load, require_root, verdict_between},
+};
+use fixer_user::{
+    bpf::attach::Wish,
+    lab::{
+        link,
+        packet::{PacketSocket, wait_until_open},
+    },
+    net::netns::NetNs,
+};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Wide enough for jumbo frames.
+const MTU: u32 = 9500;
+
+/// A veth pair, a sender at its near end, and a reader that sees what the programs let through.
+struct Way {
+    near: NetNs,
+    far: NetNs,
+    sender: PacketSocket,
+    receiver: PacketSocket,
+    _behind: Option<NetNs>,
+}
+
+impl Way {
+    /// The reader is at the far end.
+    fn direct() -> Result<Self> {
+        let (near, far) = (NetNs::scratch("near")?, NetNs::scratch("far")?);
+        veth(&near, "near", &far, "far")?;
+        let sender = PacketSocket::open(&near, "near")?;
+        let receiver = PacketSocket::open(&far, "far")?;
+        wait_until_open(&sender, &receiver)?;
+        Ok(Self { near, far, sender, receiver, _behind: None })
+    }
+
+    /// The far end is a port of a bridge, and the reader is behind another port of it: at the far
+    /// end itself an `AF_PACKET` socket would see frames before the programs at ingress do.
+    fn over_bridge() -> Result<Self> {
+        let (near, far, behind) =
+            (NetNs::scratch("near")?, NetNs::scratch("far")?, NetNs::scratch("behind")?);
+        link::bridge(&far, "bridge")?;
+        veth(&near, "near", &far, "far")?;
+        veth(&far, "out", &behind, "behind")?;
+        for port in ["far", "out"] {
+            link::enslave(&far, port, "bridge")?;
+        }
+        link::mtu(&far, "bridge", MTU)?;
+        leave_bridged_packets_alone(&far)?;
+        let sender = PacketSocket::open(&near, "near")?;
+        let receiver = PacketSocket::open(&behind, "behind")?;
+        wait_until_open(&sender, &receiver)?;
+        Ok(Self { near, far, sender, receiver, _behind: Some(behind) })
+    }
+}
+
+fn veth(netns: &NetNs, name: &str, other: &NetNs, peer: &str) -> Result<()> {
+    link::veth(netns, name, other, peer)?;
+    link::mtu(netns, name, MTU)?;
+    Ok(link::mtu(other, peer, MTU)?)
+}
+
+/// Where br_netfilter is there, it collects fragments and drops malformed packets by default.
+fn leave_bridged_packets_alone(netns: &NetNs) -> Result<()> {
+    let off = || fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
+    match netns.run(off)? {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn every_case_leaves_egress_with_its_verdict_and_its_bytes() -> Result<()> {
+    over_veth(Hook::Egress, Wish::Auto)
+}
+
+#[test]
+fn every_case_passes_ingress_with_its_verdict_and_its_bytes() -> Result<()> {
+    over_veth(Hook::Ingress, Wish::Auto)
+}
+
+#[test]
+fn every_case_leaves_egress_of_a_clsact_qdisc_alike() -> Result<()> {
+    over_veth(Hook::Egress, Wish::Clsact)
+}
+
+fn over_veth(hook: Hook, wish: Wish) -> Result<()> {
+    require_root()?;
+    let way = match hook {
+        Hook::Egress => Way::direct()?,
+        Hook::Ingress => Way::over_bridge()?,
+    };
+    let mut cases: Vec<_> = cases().into_iter().filter(|case| !case.gso).collect();
+    // One load for all cases of the same rules.
+    cases.sort_by_key(|case| format!("{:?}", case.rules));
+    for group in cases.chunk_by(|one, other| one.rules == other.rules) {
+        let mut object = load(&group[0].rules)?;
+        let (netns, interface) = match hook {
+            Hook::Egress => (&way.near, "near"),
+            Hook::Ingress => (&way.far, "far"),
+        };
+        let attachment = netns.run(|| object.attach(interface, hook, wish))??;
+        for (number, case) in group.iter().enumerate() {
+            let before = counted(&object)?;
+            pass(&way, case, number).with_context(|| case.name.clone())?;
+            let verdict = verdict_between(before, counted(&object)?)?;
+            ensure!(verdict == case.verdict, "{}: {verdict:?}, not {:?}", case.name, case.verdict);
+        }
+        netns.run(|| object.detach(attachment))??;
+    }
+    Ok(())
+}
+
+/// Sends the case's frame and compares what arrives. The source address tells the frames apart.
+fn pass(way: &Way, case: &Case, number: usize) -> Result<()> {
+    let (mut frame, mut out) = (case.frame.clone(), case.out.clone());
+    for frame in [&mut frame, &mut out] {
+        frame[6..12].copy_from_slice(&[2, 0, 0, 9, (number >> 8) as u8, number as u8]);
+    }
+    way.sender.send(&frame, case.partial)?;
+    let is_it = |bytes: &[u8]| bytes.get(6..12) == Some(&frame[6..12]);
+    let received = way
+        .receiver
+        .receive(PATIENCE, |received| is_it(&received.bytes))?
+        .context("it did not arrive")?;
+    ensure!(!received.partial, "it is still partial");
+    ensure!(received.vlan_tci.is_none(), "it has a VLAN tag");
+    ensure!(received.bytes == out, "other bytes came out");
+    Ok(())
+}
