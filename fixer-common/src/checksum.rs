@@ -99,21 +99,21 @@ pub fn range(frame: &(impl Frame + ?Sized), start: usize, len: usize, sum: Sum) 
         if piece == len / PIECE {
             break;
         }
-        sum = sum.bytes::<PIECE>(frame, start + piece * PIECE)?;
+        sum = sum.bytes::<PIECE>(frame, frame.beyond(start, piece * PIECE))?;
     }
     macro_rules! pieces {
         ($($size:literal)*) => {$(
             if len & $size != 0 {
-                sum = sum.bytes::<$size>(frame, start + above(len, $size))?;
+                sum = sum.bytes::<$size>(frame, frame.beyond(start, above(len, $size)))?;
             }
         )*};
     }
     pieces!(256 128 64 32 16 8 4);
     if len & 2 != 0 {
-        sum = sum.word(u16::from_be_bytes(frame.load(start + above(len, 2))?));
+        sum = sum.word(u16::from_be_bytes(frame.load(frame.beyond(start, above(len, 2)))?));
     }
     if len & 1 != 0 {
-        let [last] = frame.load(start + above(len, 1))?;
+        let [last] = frame.load(frame.beyond(start, above(len, 1)))?;
         sum = sum.word(u16::from_be_bytes([last, 0]));
     }
     Some(sum)

@@ -20,6 +20,13 @@ pub trait Frame {
     /// The `N` bytes at `offset`, or `None` where they cannot be read.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The offset `distance` bytes behind `offset`: their sum, made the way that the frame's owner
+    /// can follow.
+    #[inline(always)]
+    fn beyond(&self, offset: usize, distance: usize) -> usize {
+        offset + distance
+    }
+
     /// The `N` bytes at `offset` added up as 32-bit words in the machine's byte order.
     ///
     /// `N` is a multiple of 4 and at most 512, so the result stays below 2^39.

@@ -138,6 +138,13 @@ impl Frame for Skb {
         Some(unsafe { (start as *const [u8; N]).read() })
     }
 
+    /// An addition of its own. LLVM sees that the two have no bit in common and would make it an
+    /// OR, of whose result the verifier knows nothing (before Linux 6.10, 0922c78f592c) or little.
+    #[inline(always)]
+    fn beyond(&self, offset: usize, distance: usize) -> usize {
+        add(offset, distance)
+    }
+
     #[inline(always)]
     fn sum<const N: usize>(&self, offset: usize) -> Option<u64> {
         let start = self.reach::<N>(offset)? as *const u32;
@@ -204,20 +211,26 @@ unsafe fn words(start: *const u32, count: usize) -> u64 {
 
 /// `sum + word`, added when it is this line's turn. LLVM would load all words first, and spill them.
 #[inline(always)]
-fn add_now(mut sum: u64, word: u32) -> u64 {
+fn add_now(sum: u64, word: u32) -> u64 {
+    add(sum as usize, word as usize) as u64
+}
+
+/// `sum + more`, an addition of two registers whatever LLVM knows about them.
+#[inline(always)]
+pub fn add(mut sum: usize, more: usize) -> usize {
     #[cfg(target_arch = "bpf")]
     // SAFETY: one addition of two registers.
     unsafe {
         core::arch::asm!(
-            "{sum} += {word}",
+            "{sum} += {more}",
             sum = inout(reg) sum,
-            word = in(reg) u64::from(word),
+            more = in(reg) more,
             options(pure, nomem, nostack, preserves_flags),
         );
     }
     #[cfg(not(target_arch = "bpf"))]
     {
-        sum += u64::from(word);
+        sum = sum.wrapping_add(more);
     }
     sum
 }

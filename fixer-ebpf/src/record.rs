@@ -16,7 +16,7 @@ use fixer_common::{
 };
 
 use crate::{
-    frame::Skb,
+    frame::{Skb, add},
     maps::{COUNTERS, EVENTS, LOST, WANTED},
 };
 
@@ -91,15 +91,13 @@ fn sample<const LEN: usize>(skb: Skb, mut header: Header) {
         return;
     };
     let start = sample.as_mut_ptr().cast::<u8>();
-    let captured = header.captured as usize;
-    if captured == 0 || captured > room(LEN) {
+    // Counted from 0, so that one comparison gives both bounds, and on a number that LLVM cannot
+    // trace back to one that was compared before and since spilled: the verifier of Linux 6.1
+    // forgets that, and before 6.8 (d028f87517d6) learns nothing from `captured != 0`.
+    let last = add(header.captured as usize, usize::MAX);
+    // SAFETY: the sample has room for that many bytes behind the header.
+    if last >= room(LEN) || unsafe { skb.copy(start.add(HEADER_LEN), last + 1) }.is_err() {
         header.captured = 0;
-    } else {
-        // SAFETY: the sample has room for that many bytes behind the header.
-        let copied = unsafe { skb.copy(start.add(HEADER_LEN), captured) };
-        if copied.is_err() {
-            header.captured = 0;
-        }
     }
     // SAFETY: the sample starts at a multiple of 8 bytes and has room for the header.
     unsafe { start.cast::<Header>().write(header) };

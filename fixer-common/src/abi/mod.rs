@@ -29,6 +29,8 @@ pub mod map {
     /// Which verdicts make an event: array of one `u32`, a set of
     /// [`Verdict::bit`](crate::verdict::Verdict::bit)s.
     pub const WANTED: &str = "WANTED";
+    /// All of them.
+    pub const ALL: [&str; 4] = [COUNTERS, EVENTS, LOST, WANTED];
 }
 
 /// Where a program is attached.
