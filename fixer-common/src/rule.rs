@@ -1,12 +1,48 @@
 //! Which packets are ours: a transport and two ports, each of them exact or any.
 
+use crate::wire::{tcp, udp};
+
 /// Kinds of transport over IP, as a set: a rule asks for some, a packet is of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds(u8);
 
 impl Kinds {
+    /// No kind at all.
+    pub const NONE: Self = Self(0);
     /// UDP over IPv4.
     pub const UDP4: Self = Self(1);
+    /// TCP over IPv4.
+    pub const TCP4: Self = Self(2);
+    /// UDP over IPv6.
+    pub const UDP6: Self = Self(4);
+    /// TCP over IPv6.
+    pub const TCP6: Self = Self(8);
+    /// UDP over either.
+    pub const UDP: Self = Self::UDP4.union(Self::UDP6);
+    /// TCP over either.
+    pub const TCP: Self = Self::TCP4.union(Self::TCP6);
+    /// Either over IPv6.
+    pub const IPV6: Self = Self::UDP6.union(Self::TCP6);
+
+    /// The kind of a packet over IPv4 with this protocol.
+    #[inline(always)]
+    pub const fn over_ipv4(protocol: u8) -> Self {
+        match protocol {
+            udp::PROTOCOL => Self::UDP4,
+            tcp::PROTOCOL => Self::TCP4,
+            _ => Self::NONE,
+        }
+    }
+
+    /// The kind of a packet over IPv6 with this protocol.
+    #[inline(always)]
+    pub const fn over_ipv6(protocol: u8) -> Self {
+        match protocol {
+            udp::PROTOCOL => Self::UDP6,
+            tcp::PROTOCOL => Self::TCP6,
+            _ => Self::NONE,
+        }
+    }
 
     /// The set with these bits, as the configuration carries it.
     #[inline(always)]
@@ -58,6 +94,9 @@ pub struct Rule {
 impl Rule {
     /// The replies of a DHCP server to a client (RFC 2131, section 4.1): UDP over IPv4, 67 to 68.
     pub const DHCP: Self = Self::new(Kinds::UDP4, Some(67), Some(68));
+
+    /// The replies of a DHCPv6 server to a client (RFC 8415, section 7.2): UDP over IPv6, 547 to 546.
+    pub const DHCPV6: Self = Self::new(Kinds::UDP6, Some(547), Some(546));
 
     /// A rule for a source and a destination port; `None` is any.
     pub const fn new(kinds: Kinds, source: Option<u16>, destination: Option<u16>) -> Self {

@@ -16,40 +16,47 @@ use aya_log_ebpf::debug;
 use fixer_common::{
     decide::Field,
     frame::Frame,
-    parse::Datagram,
+    parse::{self, Datagram},
     verdict::Verdict,
-    wire::{ethernet, ipv4},
+    wire::{ethernet, ipv6},
 };
 
 use crate::frame::{Refusal, Skb};
 
-/// What is taken out and put back for an IPv4 header without options, in bytes.
-const PLAIN: usize = 40;
+/// What is taken out and put back for IPv4 without options, in bytes.
+const SHORT: usize = 40;
 
-/// What is taken out and put back for an IPv4 header with options, in bytes.
-const WITH_OPTIONS: usize = 80;
+/// What is taken out and put back for IPv4 with options and IPv6 without extensions, in bytes.
+const MIDDLE: usize = 80;
 
-/// How far a window must reach behind `csum_start`: shrinking must pass it, and two bytes more
-/// keep the lengths multiples of 8.
+/// What is taken out and put back for IPv6 with extensions, in bytes. More does not fit on the stack.
+const LONG: usize = 160;
+
+const _: () = assert!(parse::FARTHEST_START + MARGIN == LONG);
+
+/// How far a window must reach behind `csum_start`: shrinking must pass it, and the lengths stay
+/// multiples of 8.
 const MARGIN: usize = 4;
+
+/// What `bpf_skb_adjust_room` leaves behind the Ethernet header at least: a network header, of which
+/// IPv6's is the longer one.
+const KEPT: usize = ipv6::LEN;
 
 /// Mends the datagram, and says what became of the packet.
 #[inline(always)]
 pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> Verdict {
     match datagram.start {
-        start if start + MARGIN <= PLAIN => padded::<PLAIN>(skb, field),
-        start if start + MARGIN <= WITH_OPTIONS => padded::<WITH_OPTIONS>(skb, field),
-        _ => Verdict::Failed,
+        start if start + MARGIN <= SHORT => padded::<SHORT>(skb, field),
+        start if start + MARGIN <= MIDDLE => padded::<MIDDLE>(skb, field),
+        _ => padded::<LONG>(skb, field),
     }
 }
 
 /// Makes sure that the frame is long enough to lose `WINDOW` bytes, for as long as that takes.
-///
-/// `bpf_skb_adjust_room` keeps at least a network header's length behind the Ethernet header.
 #[inline(always)]
 fn padded<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
     let len = skb.len();
-    let needed = ethernet::LEN + WINDOW + ipv4::LEN;
+    let needed = ethernet::LEN + WINDOW + KEPT;
     if len >= needed {
         return complete::<WINDOW>(skb, field);
     }

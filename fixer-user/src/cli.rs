@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use fixer_common::{
     abi::Hook,
-    rule::{Kinds, Rule},
+    rule::{self, Kinds, Rule},
     verdict,
 };
 
@@ -32,11 +32,37 @@ pub struct Cli {
     pub verbose: u8,
 }
 
+impl Cli {
+    /// The command line of this process. If it is no good, the process ends with status 2.
+    pub fn of_this_process() -> Self {
+        let cli = Self::parse();
+        cli.check().unwrap_or_else(|error| error.exit());
+        cli
+    }
+
+    /// What cannot be seen in one argument alone.
+    fn check(&self) -> Result<(), clap::Error> {
+        let what = match &self.verb {
+            Verb::Run(run) => &run.what,
+            Verb::Attach(attach) => &attach.what,
+            _ => return Ok(()),
+        };
+        let (rules, most) = (what.rules().len(), rule::MOST);
+        if rules <= most {
+            return Ok(());
+        }
+        let message =
+            format!("{rules} rules are more than a program holds: give at most {most} to --match");
+        Err(Self::command().error(ErrorKind::TooManyValues, message))
+    }
+}
+
 const EXAMPLES: &str = "\
 Examples:
   fixer selftest                 does the fix work on this kernel?
   fixer run -i virbr0            fix replies that leave through virbr0, show each of them
   fixer run --auto --events none fix replies on every bridge, also on those that appear later
+  fixer attach -i virbr0         fix replies from now on, without a process
   fixer demo                     see the fault and the cure, in scratch namespaces
 
 Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the self-test found a problem.";
@@ -46,6 +72,12 @@ Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the self-test found a problem
 pub enum Verb {
     /// Attach, stream events, serve metrics; on Ctrl-C or SIGTERM detach and exit
     Run(Run),
+    /// Attach and pin under /sys/fs/bpf/fixer, then exit: the fix stays without any process
+    Attach(Attach),
+    /// Undo attach
+    Detach(Detach),
+    /// What `attach` left attached where, with its counters
+    Status(Status),
     /// Prove on this kernel, in a scratch network namespace, that the fix works
     Selftest(Selftest),
     /// A bridge, dnsmasq and a strict client in scratch namespaces: no lease, fixer on, lease
@@ -54,7 +86,7 @@ pub enum Verb {
 
 /// Arguments of `fixer run`.
 #[derive(Debug, Args)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(after_help = RUN_EXAMPLES, group = which(&["interfaces", "auto"]))]
 pub struct Run {
     /// Which interfaces.
     #[command(flatten)]
@@ -83,6 +115,54 @@ Examples:
   fixer run -i tap0 --netns blue --netns pid:4711
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng";
 
+/// One of these arguments at least says which interfaces are meant.
+fn which(names: &'static [&'static str]) -> ArgGroup {
+    ArgGroup::new("which").args(names).required(true).multiple(true)
+}
+
+/// Arguments of `fixer attach`.
+#[derive(Debug, Args)]
+#[command(after_help = ATTACH_EXAMPLES, group = which(&["interfaces", "auto"]))]
+pub struct Attach {
+    /// Which interfaces.
+    #[command(flatten)]
+    pub select: Select,
+    /// What the programs do.
+    #[command(flatten)]
+    pub what: What,
+}
+
+const ATTACH_EXAMPLES: &str = "\
+Where fixer is attached already, its program is replaced in one step and the counters go on.
+
+Examples:
+  fixer attach -i virbr0
+  fixer attach --auto --netns blue
+  fixer attach -i br0 --match dhcp,udp:69:*";
+
+/// Arguments of `fixer detach`.
+#[derive(Debug, Args)]
+#[command(group = which(&["interfaces", "auto", "all"]))]
+pub struct Detach {
+    /// Which interfaces.
+    #[command(flatten)]
+    pub select: Select,
+    /// Everything that is attached in the namespace
+    #[arg(long, conflicts_with_all = ["interfaces", "auto"])]
+    pub all: bool,
+}
+
+/// Arguments of `fixer status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Which interfaces; without any, all.
+    #[command(flatten)]
+    pub select: Select,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Arguments of `fixer selftest`.
 #[derive(Debug, Args)]
 pub struct Selftest {
@@ -106,7 +186,7 @@ pub struct Demo {
 #[derive(Clone, Debug, Args)]
 pub struct Select {
     /// An interface, or a glob that also takes those that appear later
-    #[arg(short, long = "interface", value_name = "NAME|GLOB", required_unless_present = "auto")]
+    #[arg(short, long = "interface", value_name = "NAME|GLOB")]
     pub interfaces: Vec<Pattern>,
     /// Every Linux bridge
     #[arg(long)]
@@ -114,9 +194,6 @@ pub struct Select {
     /// The network namespace to act in
     #[arg(long, value_name = "NAME|PATH|pid:N")]
     pub netns: Vec<Spec>,
-    /// Which packets: those that leave through the interface, those that come in, or both
-    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Egress)]
-    pub hook: Hooks,
 }
 
 impl Select {
@@ -129,8 +206,8 @@ impl Select {
 /// What the programs do with which packets.
 #[derive(Clone, Debug, Args)]
 pub struct What {
-    /// Which packets: dhcp (udp 67 to 68), pxe (dhcp, and 4011 to any), udp, or udp:SPORT:DPORT
-    /// with * for any
+    /// Which packets: dhcp (UDP 67 to 68), dhcpv6 (547 to 546), pxe (dhcp, and 4011 to any), udp,
+    /// tcp, or udp:SPORT:DPORT and tcp:SPORT:DPORT with * for any
     #[arg(
         long = "match",
         value_name = "RULE[,RULE…]",
@@ -138,6 +215,9 @@ pub struct What {
         default_value = "dhcp"
     )]
     pub rules: Vec<RuleSet>,
+    /// Which packets: those that leave through the interface, those that come in, or both
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Egress)]
+    pub hook: Hooks,
     /// Count and report, change nothing
     #[arg(long)]
     pub observe_only: bool,
@@ -152,18 +232,23 @@ pub struct What {
 impl What {
     /// The configuration of the programs.
     pub fn config(&self, all: bool, log: bool) -> Config {
+        Config {
+            rules: self.rules(),
+            observe_only: self.observe_only,
+            events: if all { verdict::ALL } else { verdict::NOTABLE },
+            log,
+        }
+    }
+
+    /// The rules, each once.
+    fn rules(&self) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
         for rule in self.rules.iter().flat_map(|set| &set.0) {
             if !rules.contains(rule) {
                 rules.push(*rule);
             }
         }
-        Config {
-            rules,
-            observe_only: self.observe_only,
-            events: if all { verdict::ALL } else { verdict::NOTABLE },
-            log,
-        }
+        rules
     }
 }
 
@@ -177,6 +262,7 @@ impl FromStr for RuleSet {
     fn from_str(given: &str) -> Result<Self, Self::Err> {
         let rules = match given.split(':').collect::<Vec<_>>()[..] {
             ["dhcp"] => vec![Rule::DHCP],
+            ["dhcpv6"] => vec![Rule::DHCPV6],
             ["pxe"] => vec![Rule::DHCP, Rule::new(Kinds::UDP4, Some(4011), None)],
             ["udp"] => vec![Rule::new(Kinds::UDP4, None, None)],
             ["udp", source, destination] => {
@@ -267,7 +353,9 @@ mod tests {
     fn every_rule_of_the_help_is_understood() {
         let rules = |given: &str| given.parse::<RuleSet>().map(|set| set.0);
         assert_eq!(rules("dhcp"), Ok(vec![Rule::DHCP]));
-        assert_eq!(rules("udp:67:68"), Ok(vec![Rule::DHCP]));
+        assert_eq!(rules("dhcpv6"), Ok(vec![Rule::DHCPV6]));
+        assert_eq!(rules("udp:67:68"), Ok(vec![Rule::new(Kinds::UDP, Some(67), Some(68))]));
+        assert_eq!(rules("tcp:*:80"), Ok(vec![Rule::new(Kinds::TCP, None, Some(80))]));
         assert_eq!(rules("pxe").unwrap().len(), 2);
         assert_eq!(rules("udp:*:*"), rules("udp"));
         for bad in ["", "dchp", "udp:67", "udp:0:68", "udp:67:65536", "udp:a:b", "udp:1:2:3"] {

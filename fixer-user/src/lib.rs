@@ -13,6 +13,7 @@ pub mod lab;
 pub mod metrics;
 pub mod net;
 pub mod proof;
+pub mod say;
 pub mod session;
 pub mod signals;
 pub mod sink;

@@ -2,27 +2,42 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use fixer_user::{
     cli::{Cli, Verb},
-    cmd::{demo, run, selftest},
+    cmd::{attach, demo, detach, run, selftest, status},
+    say::say,
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::of_this_process();
     log_to_stderr(cli.verbose);
     let outcome = match &cli.verb {
         Verb::Run(args) => run::run(args, cli.verbose),
+        Verb::Attach(args) => attach::run(args),
+        Verb::Detach(args) => detach::run(args),
+        Verb::Status(args) => status::run(args),
         Verb::Selftest(args) => selftest::run(args),
         Verb::Demo(args) => demo::run(args),
     };
     outcome.map_or_else(
         |error| {
-            eprintln!("fixer: {error:#}");
+            say(one_line(&error));
             ExitCode::FAILURE
         },
         ExitCode::from,
     )
+}
+
+/// An error and its causes. A cause that was told already, in the words above it, is not told again.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line.push_str(if line.is_empty() { "" } else { ": " });
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 fn log_to_stderr(verbose: u8) {

@@ -13,13 +13,11 @@ use tokio::{
 
 use crate::{
     metrics,
-    net::{
-        links::{Change, Link},
-        netns::HOST,
-    },
+    net::links::{Change, Link},
+    say::say,
     signals::Signals,
     sink::SinkError,
-    site::{Site, SiteError},
+    site::{Site, SiteError, place},
     stream::{PATIENCE, Source, Writer},
 };
 
@@ -76,7 +74,7 @@ impl Session {
             }
             let site = &self.sites[number];
             if site.attachments().next().is_none() {
-                eprintln!("fixer: no interface of '{}' is selected yet; waiting", site.netns);
+                say(format_args!("no interface of '{}' is selected yet; waiting", site.netns));
             }
         }
         let (ask, mut asked) = mpsc::channel(16);
@@ -106,8 +104,8 @@ impl Session {
                 .filter(|(ifindex, ..)| *ifindex == link.ifindex)
                 .map(|(_, hook, _)| hook.name())
                 .collect();
-            let place = place(site, &link.name);
-            eprintln!("fixer: attached to {} of {place} ({mode})", hooks.join(" and "));
+            let place = place(&site.netns, &link.name);
+            say(format_args!("attached to {} of {place} ({mode})", hooks.join(" and ")));
         }
         Ok(())
     }
@@ -117,14 +115,14 @@ impl Session {
         match change {
             Change::Present(link) => {
                 if let Err(error) = self.take(number, &link) {
-                    eprintln!("fixer: {error}");
+                    say(error);
                 }
             }
             Change::Gone(ifindex) => {
                 let site = &mut self.sites[number];
                 let name = site.names.get(ifindex);
                 if site.forget(ifindex) {
-                    eprintln!("fixer: {} is gone", place(site, &name));
+                    say(format_args!("{} is gone", place(&site.netns, &name)));
                 }
             }
         }
@@ -159,14 +157,12 @@ impl Session {
         outcomes.into_iter().collect::<Result<(), _>>().map_err(Into::into)
     }
 
-    /// Lets the writer finish what it has, and waits for it.
-    pub async fn finish(&mut self) -> Ended {
+    /// Lets the writer finish what it has, and waits for it. `None`: it is stuck, because nobody
+    /// empties the pipe that it writes to.
+    pub async fn finish(&mut self) -> Option<Ended> {
         self.writer = None;
-        match timeout(PATIENCE, &mut self.end).await {
-            Ok(Ok(ended)) => ended,
-            // Nobody empties the pipe that it writes to: there is nothing left to wait for.
-            _ => Ok(()),
-        }
+        let ended = timeout(PATIENCE, &mut self.end).await.ok()?;
+        Some(ended.unwrap_or(Ok(())))
     }
 }
 
@@ -175,13 +171,5 @@ async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> std::io::Res
     match listener {
         Some(listener) => metrics::serve(listener, ask).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Where an interface is, as messages name it.
-fn place(site: &Site, name: &str) -> String {
-    match &**site.netns.label() {
-        HOST => name.to_owned(),
-        netns => format!("{netns}/{name}"),
     }
 }

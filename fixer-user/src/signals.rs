@@ -1,7 +1,8 @@
-//! The signals that end `fixer run` in order.
+//! The signals that end a process of ours, in order or at once.
 
 use std::io;
 
+use nix::sys::signal::{SigHandler, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT, SIGTERM, and SIGHUP of a terminal that closes.
@@ -29,4 +30,12 @@ impl Signals {
             _ = self.hangup.recv() => (),
         }
     }
+}
+
+/// Lets a reader that goes away end the process, as it ends other programs that only print: the
+/// Rust runtime ignores SIGPIPE, and then `println!` panics.
+pub fn end_with_the_reader() -> io::Result<()> {
+    // SAFETY: this installs no handler, so none can run at a bad moment.
+    unsafe { nix::sys::signal::signal(Number::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
 }

@@ -14,7 +14,12 @@ use crate::{
         load::{Config, LoadError, Object},
     },
     metrics::Snapshot,
-    net::{links::Link, netns::NetNs, qdisc, select::Selection},
+    net::{
+        links::Link,
+        netns::{HOST, NetNs},
+        qdisc,
+        select::Selection,
+    },
 };
 
 /// The names of a namespace's interfaces by their index, for everyone who shows them.
@@ -31,6 +36,14 @@ impl Names {
     fn set(&self, link: &Link) {
         let mut names = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         names.insert(link.ifindex, link.name.as_str().into());
+    }
+}
+
+/// Where an interface is, as messages name it.
+pub fn place(netns: &NetNs, interface: &str) -> String {
+    match &**netns.label() {
+        HOST => interface.to_owned(),
+        netns => format!("{netns}/{interface}"),
     }
 }
 

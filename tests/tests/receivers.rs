@@ -9,7 +9,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::verdict::Verdict;
 use fixer_tests::{
-    frames::Udp,
+    frames::Packet,
     kernel::{HOOK, counted, load, require_root},
     tap::Tap,
 };
@@ -74,11 +74,11 @@ impl Guests {
 
     /// Sends a reply through the bridge, and says what each guest sees of it: behind a port with
     /// checksum offload and without, through a tap that can finish sums and one that cannot.
-    fn send(&mut self, udp: &Udp) -> Result<[Seen; 4]> {
-        let partial = Partial { csum_start: udp.start() as u16, csum_offset: 6 };
-        self.sender.send(&udp.partial(), Some(partial))?;
-        let right = udp.right();
-        let is_it = |received: &Received| same_but_for_checksum(&received.bytes, &right, udp);
+    fn send(&mut self, packet: &Packet) -> Result<[Seen; 4]> {
+        let partial = Partial { csum_start: packet.start() as u16, csum_offset: 6 };
+        self.sender.send(&packet.partial(), Some(partial))?;
+        let right = packet.right();
+        let is_it = |received: &Received| same_but_for_checksum(&received.bytes, &right, packet);
         let received = [
             self.on.receive(PATIENCE, is_it)?.context("not seen behind a port with offload")?,
             self.off.receive(PATIENCE, is_it)?.context("not seen behind a port without offload")?,
@@ -100,8 +100,8 @@ fn turn_checksum_offload_off(netns: &NetNs, interface: &str) -> Result<()> {
     Ok(())
 }
 
-fn same_but_for_checksum(one: &[u8], other: &[u8], udp: &Udp) -> bool {
-    let at = udp.checksum_at();
+fn same_but_for_checksum(one: &[u8], other: &[u8], packet: &Packet) -> bool {
+    let at = packet.checksum_at();
     one.len() == other.len() && one[..at] == other[..at] && one[at + 2..] == other[at + 2..]
 }
 
@@ -110,7 +110,7 @@ fn same_but_for_checksum(one: &[u8], other: &[u8], udp: &Udp) -> bool {
 #[test]
 fn without_fixer_the_fault_shows() -> Result<()> {
     let mut guests = Guests::new()?;
-    let seen = guests.send(&Udp::reply(300))?;
+    let seen = guests.send(&Packet::reply(300))?;
     ensure!(seen == [UNFINISHED, GOOD, UNFINISHED, GOOD], "{seen:?}");
     Ok(())
 }
@@ -128,7 +128,7 @@ fn with_fixer_all_four_get_a_right_sum_that_is_not_partial() -> Result<()> {
                 continue;
             }
             let seen = guests
-                .send(&Udp::reply(len).with_options(options))
+                .send(&Packet::reply(len).with_options(options))
                 .with_context(|| format!("{len} bytes, {options} bytes of options"))?;
             ensure!(seen == [GOOD; 4], "{len} bytes, {options} bytes of options: {seen:?}");
             sent += 1;

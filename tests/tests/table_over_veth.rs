@@ -69,13 +69,17 @@ fn veth(netns: &NetNs, name: &str, other: &NetNs, peer: &str) -> Result<()> {
     Ok(link::mtu(other, peer, MTU)?)
 }
 
-/// Where br_netfilter is there, it collects fragments and drops malformed packets by default.
+/// Where br_netfilter is there, it collects fragments and trims or drops malformed packets by
+/// default.
 fn leave_bridged_packets_alone(netns: &NetNs) -> Result<()> {
-    let off = || fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", "0");
-    match netns.run(off)? {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
+    for switch in ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"] {
+        let off = || fs::write(format!("/proc/sys/net/bridge/{switch}"), "0");
+        match netns.run(off)? {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub mod ethernet {
     pub const ETHER_TYPE: usize = offset_of!(EthHdr, ether_type);
     /// EtherType of IPv4 (RFC 894).
     pub const IPV4: u16 = 0x0800;
+    /// EtherType of IPv6 (RFC 2464).
+    pub const IPV6: u16 = 0x86dd;
 }
 
 /// IPv4 (RFC 791).
@@ -43,6 +45,47 @@ pub mod ipv4 {
     pub const FRAGMENT_OFFSET: u16 = 0x1fff;
 }
 
+/// IPv6 (RFC 8200).
+pub mod ipv6 {
+    use core::mem::offset_of;
+    use network_types::ip::Ipv6Hdr;
+
+    /// Length of the fixed header in bytes.
+    pub const LEN: usize = Ipv6Hdr::LEN;
+    /// Version in the upper four bits, 1 byte.
+    pub const VERSION: usize = offset_of!(Ipv6Hdr, vcf);
+    /// Length of what follows the fixed header in bytes, 2 bytes.
+    pub const PAYLOAD_LENGTH: usize = offset_of!(Ipv6Hdr, payload_len);
+    /// The kind of the next header, 1 byte.
+    pub const NEXT_HEADER: usize = offset_of!(Ipv6Hdr, next_hdr);
+    /// Source address, 16 bytes; the destination address follows.
+    pub const ADDRESSES: usize = offset_of!(Ipv6Hdr, src_addr);
+    /// Length of both addresses in bytes.
+    pub const ADDRESSES_LEN: usize = 32;
+
+    /// The headers that may stand between the fixed header and the transport's.
+    pub mod extension {
+        /// Hop-by-hop options (RFC 8200, section 4.3).
+        pub const HOP_BY_HOP: u8 = 0;
+        /// Routing (RFC 8200, section 4.4).
+        pub const ROUTING: u8 = 43;
+        /// Fragment (RFC 8200, section 4.5).
+        pub const FRAGMENT: u8 = 44;
+        /// Authentication (RFC 4302).
+        pub const AUTHENTICATION: u8 = 51;
+        /// Destination options (RFC 8200, section 4.6).
+        pub const DESTINATION: u8 = 60;
+        /// Every kind in one word: kind, length, and two bytes more, at the start of the header.
+        pub const START: usize = 0;
+        /// Length of the fragment header in bytes.
+        pub const FRAGMENT_LEN: usize = 8;
+        /// In the third and fourth byte of a fragment header: the bits of the offset.
+        pub const FRAGMENT_OFFSET: u16 = 0xfff8;
+        /// In the third and fourth byte of a fragment header: more fragments follow.
+        pub const MORE_FRAGMENTS: u16 = 1;
+    }
+}
+
 /// What UDP and TCP have in common.
 pub mod transport {
     /// Source port and destination port, 4 bytes at the start of the header.
@@ -62,4 +105,19 @@ pub mod udp {
     pub const LENGTH: usize = offset_of!(UdpHdr, len);
     /// The checksum, 2 bytes.
     pub const CHECKSUM: usize = offset_of!(UdpHdr, check);
+}
+
+/// TCP (RFC 9293).
+pub mod tcp {
+    use core::mem::offset_of;
+    use network_types::tcp::TcpHdr;
+
+    /// IP protocol number.
+    pub const PROTOCOL: u8 = 6;
+    /// Length of the header without options in bytes.
+    pub const LEN: usize = TcpHdr::LEN;
+    /// Header length in 32-bit words in the upper four bits, 1 byte.
+    pub const DATA_OFFSET: usize = 12;
+    /// The checksum, 2 bytes.
+    pub const CHECKSUM: usize = offset_of!(TcpHdr, check);
 }

@@ -63,7 +63,7 @@ pub struct Attachment {
     pub mode: Mode,
     /// Whether the clsact qdisc was not there before.
     pub made_qdisc: bool,
-    link: SchedClassifierLinkId,
+    pub(super) link: SchedClassifierLinkId,
 }
 
 /// A program was not attached.
@@ -148,7 +148,7 @@ impl Object {
     }
 }
 
-const fn attach_type(hook: Hook) -> TcAttachType {
+pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     match hook {
         Hook::Ingress => TcAttachType::Ingress,
         Hook::Egress => TcAttachType::Egress,

@@ -2,7 +2,7 @@
 
 use aya::{
     Pod,
-    maps::{MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapError, PerCpuArray, PerCpuHashMap},
 };
 use fixer_common::{
     abi::{
@@ -44,29 +44,31 @@ impl Row {
     }
 }
 
+/// What is in a map of counters, by interface and hook.
+pub(super) fn rows(map: &Map) -> Result<Vec<Row>, MapError> {
+    let map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
+    let mut rows = Vec::new();
+    for entry in map.iter() {
+        let (Key(key), values) = entry?;
+        let Some(hook) = u8::try_from(key.hook).ok().and_then(Hook::from_number) else {
+            continue;
+        };
+        let mut counts = [0; PLACES];
+        for cpu in values.iter() {
+            for (sum, count) in counts.iter_mut().zip(cpu) {
+                *sum += count;
+            }
+        }
+        rows.push(Row { ifindex: key.ifindex, hook, counts });
+    }
+    rows.sort_by_key(|row| (row.ifindex, row.hook));
+    Ok(rows)
+}
+
 impl Object {
     /// The counters of every hook that saw a matching packet, by interface and hook.
     pub fn counters(&self) -> Result<Vec<Row>, MapError> {
-        let Some(map) = self.ebpf.map(map::COUNTERS) else {
-            return Ok(Vec::new());
-        };
-        let map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
-        let mut rows = Vec::new();
-        for entry in map.iter() {
-            let (Key(key), values) = entry?;
-            let Some(hook) = u8::try_from(key.hook).ok().and_then(Hook::from_number) else {
-                continue;
-            };
-            let mut counts = [0; PLACES];
-            for cpu in values.iter() {
-                for (sum, count) in counts.iter_mut().zip(cpu) {
-                    *sum += count;
-                }
-            }
-            rows.push(Row { ifindex: key.ifindex, hook, counts });
-        }
-        rows.sort_by_key(|row| (row.ifindex, row.hook));
-        Ok(rows)
+        self.ebpf.map(map::COUNTERS).map_or_else(|| Ok(Vec::new()), rows)
     }
 
     /// How many events found the ring buffer full.

@@ -1,5 +1,7 @@
 //! Loads the object with a configuration.
 
+use std::path::Path;
+
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::Array,
@@ -72,6 +74,15 @@ pub struct Object {
 impl Object {
     /// Loads both programs. Nothing is attached yet.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
+        Self::load_with(config, None)
+    }
+
+    /// The same with every map pinned in a directory of the BPF file system, or taken from there.
+    pub(super) fn load_pinned(config: &Config, dir: &Path) -> Result<Self, LoadError> {
+        Self::load_with(config, Some(dir))
+    }
+
+    fn load_with(config: &Config, pins: Option<&Path>) -> Result<Self, LoadError> {
         let globals = Globals::new(&config.rules, config.observe_only)
             .ok_or(LoadError::TooManyRules(config.rules.len()))?;
         let log_level = u8::from(config.log) * log::Level::Debug as u8;
@@ -87,6 +98,9 @@ impl Object {
             .override_global(global::RULE_MASKS, &globals.rule_masks[..], true)
             .override_global(global::RULE_WANTED, &globals.rule_wanted[..], true)
             .override_global("AYA_LOG_LEVEL", &log_level, true);
+        for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
+            loader.map_pin_path(name, dir.join(name));
+        }
         let mut ebpf = loader.load(OBJECT)?;
         for name in [program::EGRESS, program::INGRESS] {
             classifier(&mut ebpf, name)?.load()?;

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod counters;
 pub mod load;
+pub mod pin;
 pub mod remedy;
 pub mod ring;
 

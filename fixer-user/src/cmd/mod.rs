@@ -1,8 +1,12 @@
 //! The verbs, one file each.
 
+pub mod attach;
+pub mod checks;
 pub mod demo;
+pub mod detach;
 pub mod run;
 pub mod selftest;
+pub mod status;
 
 use std::process::ExitCode;
 

@@ -8,10 +8,12 @@ use crate::{
     cli,
     metrics::kernel,
     proof::{Proof, prove},
+    signals::end_with_the_reader,
 };
 
 /// Proves the fix on this kernel, and prints what was found.
 pub fn run(args: &cli::Selftest) -> Result<Outcome> {
+    end_with_the_reader()?;
     let proof = prove(args.attach_mode)?;
     if args.json {
         println!(

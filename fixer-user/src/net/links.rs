@@ -8,9 +8,9 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
 };
-use rtnetlink::{MulticastGroup, new_multicast_connection};
+use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
-use super::netns::NetNs;
+use super::{netlink::converse, netns::NetNs};
 
 /// An interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,16 @@ pub enum Change {
     Gone(u32),
 }
 
+/// Every interface that there is.
+pub fn list(netns: &NetNs) -> io::Result<Vec<Link>> {
+    converse(netns, dump)
+}
+
+async fn dump(handle: Handle) -> Result<Vec<Link>, rtnetlink::Error> {
+    let links = handle.link().get().execute();
+    links.try_filter_map(async |message| Ok(link(&message))).try_collect().await
+}
+
 /// Every interface that there is, and then every change.
 ///
 /// The subscription stands before the list is taken, so nothing falls between the two; an interface
@@ -43,14 +53,7 @@ pub async fn follow(netns: &NetNs) -> io::Result<(Vec<Link>, BoxStream<'static, 
         new_multicast_connection(&[MulticastGroup::Link])
     })??;
     tokio::spawn(connection);
-    let links = handle
-        .link()
-        .get()
-        .execute()
-        .try_filter_map(async |message| Ok(link(&message)))
-        .try_collect()
-        .await
-        .map_err(io::Error::other)?;
+    let links = dump(handle.clone()).await.map_err(io::Error::other)?;
     let changes = messages.filter_map(async |(message, _)| match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
             link(&message).map(Change::Present)

@@ -1,59 +1,14 @@
-//! The one table of cases: a frame, and what must become of it.
+//! UDP over IPv4: the replies of a DHCP server, and what looks like them.
 
 use etherparse::PacketBuilder;
 use fixer_common::{rule::Rule, verdict::Verdict};
-use fixer_user::lab::packet::Partial;
 
-use crate::frames::{FRAGMENT, IP, TOTAL_LENGTH, Udp, get, put};
+use super::{Case, fixed, padded, untouched};
+use crate::frames::{FRAGMENT, IP, Packet, TOTAL_LENGTH, get, put};
 
-/// One case.
-#[derive(Clone, Debug)]
-pub struct Case {
-    /// What it is about.
-    pub name: String,
-    /// The rules that are loaded.
-    pub rules: Vec<Rule>,
-    /// The frame as the program sees it.
-    pub frame: Vec<u8>,
-    /// Where its sum is to be finished, if the packet is marked partial.
-    pub partial: Option<Partial>,
-    /// Whether it is a segmentation-offload packet.
-    pub gso: bool,
-    /// What must become of it; `None`: no rule matches, and nothing is counted.
-    pub verdict: Option<Verdict>,
-    /// What must come out.
-    pub out: Vec<u8>,
-}
-
-/// A case under the default rule whose frame must come out as it went in.
-fn untouched(name: &str, frame: Vec<u8>, verdict: impl Into<Option<Verdict>>) -> Case {
-    Case {
-        name: name.to_owned(),
-        rules: vec![Rule::DHCP],
-        out: frame.clone(),
-        frame,
-        partial: None,
-        gso: false,
-        verdict: verdict.into(),
-    }
-}
-
-/// A partial packet that must come out with its right sum.
-fn fixed(name: &str, udp: &Udp) -> Case {
-    let partial = Partial { csum_start: udp.start() as u16, csum_offset: 6 };
-    Case {
-        partial: Some(partial),
-        verdict: Some(Verdict::Fixed),
-        out: udp.right(),
-        ..untouched(name, udp.partial(), None)
-    }
-}
-
-/// The same with bytes behind the datagram: Ethernet padding is not part of it.
-fn padded(mut case: Case, padding: &[u8]) -> Case {
-    case.frame.extend_from_slice(padding);
-    case.out.extend_from_slice(padding);
-    case
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    [fixable(), fine(), wrong(), unsummable(), malformed(), not_ours()].concat()
 }
 
 /// A valid reply after a change that makes it something else.
@@ -62,14 +17,9 @@ fn changed(
     verdict: impl Into<Option<Verdict>>,
     change: impl FnOnce(&mut Vec<u8>),
 ) -> Case {
-    let mut frame = Udp::reply(300).right();
+    let mut frame = Packet::reply(300).right();
     change(&mut frame);
     untouched(name, frame, verdict)
-}
-
-/// Every case.
-pub fn cases() -> Vec<Case> {
-    [fixable(), fine(), wrong(), unsummable(), malformed(), not_ours()].concat()
 }
 
 /// Partial packets of every shape.
@@ -82,62 +32,62 @@ fn fixable() -> Vec<Case> {
     let mut cases: Vec<_> = lengths
         .into_iter()
         .chain(long)
-        .map(|len| fixed(&format!("a partial reply of {len} bytes"), &Udp::reply(len)))
+        .map(|len| fixed(&format!("a partial reply of {len} bytes"), &Packet::reply(len)))
         .collect();
     for options in (4..=40).step_by(4) {
         let name = format!("a partial reply with {options} bytes of IP options");
-        cases.push(fixed(&name, &Udp::reply(301).with_options(options)));
+        cases.push(fixed(&name, &Packet::reply(301).with_options(options)));
     }
     cases.extend([
-        fixed("a short partial reply with IP options", &Udp::reply(7).with_options(40)),
-        padded(fixed("Ethernet padding of zeros", &Udp::reply(4)), &[0; 14]),
-        padded(fixed("Ethernet padding that is not zero", &Udp::reply(3)), &[0xa5; 15]),
-        padded(fixed("padding behind an odd datagram", &Udp::reply(301)), &[0x5a; 9]),
-        padded(fixed("much padding behind a reply", &Udp::reply(244)), &[0xff; 400]),
-        fixed("a computed zero is stored as 0xffff", &Udp::reply(300).aim_at(0xffff)),
+        fixed("a short partial reply with IP options", &Packet::reply(7).with_options(40)),
+        padded(fixed("Ethernet padding of zeros", &Packet::reply(4)), &[0; 14]),
+        padded(fixed("Ethernet padding that is not zero", &Packet::reply(3)), &[0xa5; 15]),
+        padded(fixed("padding behind an odd datagram", &Packet::reply(301)), &[0x5a; 9]),
+        padded(fixed("much padding behind a reply", &Packet::reply(244)), &[0xff; 400]),
+        fixed("a computed zero is stored as 0xffff", &Packet::reply(300).aim_at(0xffff)),
         fixed("a pseudo-header sum of 0xffff", &pseudo_header_of_ones()),
         // The mark was lost on the way, the sum was never finished.
-        Case { partial: None, ..fixed("a sum that once was partial", &Udp::reply(300)) },
+        Case { partial: None, ..fixed("a sum that once was partial", &Packet::reply(300)) },
     ]);
-    let mut do_not_fragment = fixed("the flag that forbids fragments", &Udp::reply(300));
+    let mut do_not_fragment = fixed("the flag that forbids fragments", &Packet::reply(300));
     for frame in [&mut do_not_fragment.frame, &mut do_not_fragment.out] {
         put(frame, FRAGMENT, 0x4000);
     }
     cases.push(do_not_fragment);
-    let other_port = Udp { source: 4011, destination: 4011, ..Udp::reply(300) };
+    let other_port = Packet { source: 4011, destination: 4011, ..Packet::reply(300) };
     let pxe = Rule::new(Rule::DHCP.kinds, Some(4011), None);
     cases.push(Case {
         rules: vec![Rule::DHCP, pxe],
         ..fixed("the second rule matches", &other_port)
     });
     let any = Rule::new(Rule::DHCP.kinds, None, None);
-    let ports = Udp { source: 9, destination: 65535, ..Udp::reply(90) };
+    let ports = Packet { source: 9, destination: 65535, ..Packet::reply(90) };
     cases.push(Case { rules: vec![any], ..fixed("a rule for every port", &ports) });
     cases
 }
 
 /// The length that makes the pseudo-header sum fold to 0xffff with the addresses of the frames.
-fn pseudo_header_of_ones() -> Udp {
+fn pseudo_header_of_ones() -> Packet {
     let addresses_and_protocol = 0x0a00 + 0x0301 + 0x0a00 + 0x0381 + 17;
     let len = 0xffff - addresses_and_protocol;
     // That is longer than a frame; a reply of ordinary length cannot get there with these addresses.
     assert!(len > 1480);
-    Udp::reply(300).aim_at(0x0001)
+    Packet::reply(300).aim_at(0x0001)
 }
 
 /// Packets that need nothing.
 fn fine() -> Vec<Case> {
-    let reply = Udp::reply(300);
+    let reply = Packet::reply(300);
     // A field that equals the pseudo-header sum and verifies all the same: finishing would store what
     // is there already.
-    let coincidence = Udp::reply(300);
+    let coincidence = Packet::reply(300);
     let coincidence = coincidence.clone().aim_at(coincidence.pseudo_header());
     let mut cases: Vec<_> = [0, 1, 240, 301, 548, 1472]
         .into_iter()
         .map(|len| {
             untouched(
                 &format!("a valid reply of {len} bytes"),
-                Udp::reply(len).right(),
+                Packet::reply(len).right(),
                 Verdict::Valid,
             )
         })
@@ -145,24 +95,31 @@ fn fine() -> Vec<Case> {
     cases.extend([
         untouched(
             "a valid reply with IP options",
-            Udp::reply(300).with_options(12).right(),
+            Packet::reply(300).with_options(12).right(),
             Verdict::Valid,
         ),
-        untouched("a valid sum of 0xffff", Udp::reply(300).aim_at(0xffff).right(), Verdict::Valid),
+        untouched(
+            "a valid sum of 0xffff",
+            Packet::reply(300).aim_at(0xffff).right(),
+            Verdict::Valid,
+        ),
         untouched(
             "valid by coincidence with the pseudo-header",
             coincidence.right(),
             Verdict::Valid,
         ),
         untouched("no checksum", reply.with_checksum(0), Verdict::Unchecked),
-        padded(untouched("valid, with padding", Udp::reply(3).right(), Verdict::Valid), &[9; 15]),
+        padded(
+            untouched("valid, with padding", Packet::reply(3).right(), Verdict::Valid),
+            &[9; 15],
+        ),
     ]);
     cases
 }
 
 /// Packets that are damaged: they are reported and never repaired.
 fn wrong() -> Vec<Case> {
-    let reply = Udp::reply(300);
+    let reply = Packet::reply(300);
     let payload_at = reply.start() + 8;
     let mut cases = vec![
         untouched(
@@ -201,7 +158,7 @@ fn wrong() -> Vec<Case> {
         }),
         changed("another source address", Verdict::Corrupt, |frame| frame[IP + 15] ^= 7),
     ];
-    let mut odd = Udp::reply(301).right();
+    let mut odd = Packet::reply(301).right();
     if let Some(last) = odd.last_mut() {
         *last ^= 0x80;
     }
@@ -225,18 +182,26 @@ fn unsummable() -> Vec<Case> {
         },
         Case {
             gso: true,
-            ..untouched("a segmentation-offload packet", Udp::reply(1400).partial(), Verdict::Gso)
+            ..untouched(
+                "a segmentation-offload packet",
+                Packet::reply(1400).partial(),
+                Verdict::Gso,
+            )
         },
-        untouched("a datagram beyond a jumbo frame", Udp::reply(9209).partial(), Verdict::Oversize),
-        fixed("a datagram that fills a jumbo frame", &Udp::reply(9208)),
-        fixed("an odd datagram in a jumbo frame", &Udp::reply(9001)),
+        untouched(
+            "a datagram beyond a jumbo frame",
+            Packet::reply(9209).partial(),
+            Verdict::Oversize,
+        ),
+        fixed("a datagram that fills a jumbo frame", &Packet::reply(9208)),
+        fixed("an odd datagram in a jumbo frame", &Packet::reply(9001)),
     ]
 }
 
 /// Packets that lie about their lengths, or are cut short.
 fn malformed() -> Vec<Case> {
     use Verdict::Malformed;
-    let udp_length = Udp::reply(300).start() + 4;
+    let udp_length = Packet::reply(300).start() + 4;
     let cut = |name: &str, len: usize, verdict: Option<Verdict>| {
         changed(name, verdict, |frame| frame.truncate(len))
     };
@@ -274,7 +239,7 @@ fn malformed() -> Vec<Case> {
 
 /// Packets that no rule asks for, however much they look like it.
 fn not_ours() -> Vec<Case> {
-    let ports = |source, destination| Udp { source, destination, ..Udp::reply(300) };
+    let ports = |source, destination| Packet { source, destination, ..Packet::reply(300) };
     let mut cases: Vec<_> =
         [(68, 67), (67, 67), (68, 68), (67, 69), (66, 68), (53, 4000), (0x4300, 0x4400)]
             .into_iter()
@@ -303,7 +268,10 @@ fn not_ours() -> Vec<Case> {
         changed("IP version 6 in an IPv4 frame", None, |frame| frame[IP] = 0x65),
         changed("an IP header shorter than it can be", None, |frame| frame[IP] = 0x44),
         changed("ICMP that looks like it", None, |frame| frame[IP + 9] = 1),
-        Case { rules: Vec::new(), ..untouched("no rule at all", Udp::reply(300).partial(), None) },
+        Case {
+            rules: Vec::new(),
+            ..untouched("no rule at all", Packet::reply(300).partial(), None)
+        },
     ]);
     cases
 }

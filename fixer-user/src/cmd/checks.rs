@@ -1,0 +1,63 @@
+//! What every verb that attaches makes sure of, before it touches an interface.
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    bpf::remedy::missing_capabilities,
+    cli::{Select, What},
+    net::{links::Link, netns::NetNs},
+    proof::prove,
+};
+
+/// Refuses to start what would fail half-way for want of privileges.
+pub fn privileges() -> Result<()> {
+    match missing_capabilities() {
+        Some(remedy) => {
+            bail!("attaching an eBPF program needs privileges that this process lacks; {remedy}")
+        }
+        None => Ok(()),
+    }
+}
+
+/// The namespaces that were named, or our own.
+pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
+    if select.netns.is_empty() {
+        return Ok(vec![NetNs::current().context("cannot open our own network namespace")?]);
+    }
+    Ok(select.netns.iter().map(NetNs::open).collect::<Result<_, _>>()?)
+}
+
+/// Refuses to attach where the fix does not hold, unless told not to look. Who only observes does
+/// not need the fix.
+pub fn the_fix_works_here(what: &What) -> Result<()> {
+    if what.skip_selftest || what.observe_only {
+        return Ok(());
+    }
+    let advice = "no interface was touched; --skip-selftest attaches all the same";
+    let proof = prove(what.attach_mode)
+        .with_context(|| format!("cannot prove that the fix works on this kernel ({advice})"))?;
+    match proof.failure() {
+        None => Ok(()),
+        Some(finding) => bail!(
+            "the fix does not work on this kernel ({advice}): not true that {}{}; \
+             `fixer selftest` tells more",
+            finding.trial,
+            finding.seen.as_ref().map(|seen| format!(", {seen}")).unwrap_or_default()
+        ),
+    }
+}
+
+/// An interface that was named and is not there is a mistake, found before anything is attached.
+pub fn nothing_is_missing(select: &Select, netns: &NetNs, links: &[Link]) -> Result<()> {
+    let selection = select.selection();
+    let missing = selection.missing(links);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let there: Vec<_> = links.iter().map(|link| link.name.as_str()).take(20).collect();
+    bail!(
+        "no interface '{}' in the network namespace '{netns}'; there are: {}",
+        missing.join("', '"),
+        there.join(", ")
+    );
+}

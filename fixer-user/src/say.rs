@@ -1,0 +1,71 @@
+//! What `fixer` says, without ever waiting long for somebody to hear it.
+//!
+//! Standard output and standard error may be closed, or pipes that nobody empties. The macros of the
+//! standard library panic at the one and wait for ever at the other; neither must keep a program
+//! attached that the user asked to detach.
+
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+/// How long a reader may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Says a line on standard error.
+pub fn say(words: impl Display) {
+    STDERR.write(format!("fixer: {words}\n"));
+}
+
+/// Writes text to standard output.
+pub fn to_stdout(text: String) {
+    STDOUT.write(text);
+}
+
+/// Writes text to standard error.
+pub fn to_stderr(text: String) {
+    STDERR.write(text);
+}
+
+static STDOUT: Stream = Stream {
+    is_stuck: AtomicBool::new(false),
+    write: |text| {
+        let mut stdout = io::stdout();
+        stdout.write_all(text)?;
+        stdout.flush()
+    },
+};
+
+static STDERR: Stream =
+    Stream { is_stuck: AtomicBool::new(false), write: |text| io::stderr().write_all(text) };
+
+struct Stream {
+    /// Whether a text is still on its way. Until it has arrived, later ones are not said.
+    is_stuck: AtomicBool,
+    write: fn(&[u8]) -> io::Result<()>,
+}
+
+impl Stream {
+    fn write(&'static self, text: String) {
+        if self.is_stuck.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (tell, written) = mpsc::channel();
+        let started = thread::Builder::new().name("say".to_owned()).spawn(move || {
+            // Who has closed the stream does not want to hear it.
+            let _ = (self.write)(text.as_bytes());
+            self.is_stuck.store(false, Ordering::Relaxed);
+            let _ = tell.send(());
+        });
+        match started {
+            Ok(_) => drop(written.recv_timeout(PATIENCE)),
+            Err(_) => self.is_stuck.store(false, Ordering::Relaxed),
+        }
+    }
+}

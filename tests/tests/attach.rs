@@ -1,0 +1,149 @@
+//! `fixer attach`, `status` and `detach`: the fix stays without a process, and nothing else does.
+//!
+//! Each test's thread has a BPF file system of its own, so the host's pins are neither seen nor
+//! touched, and nothing is left when the thread ends.
+
+use std::{ffi::CStr, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::{
+    command::{Ended, Running, fixer, hooks},
+    kernel::require_root,
+};
+use fixer_user::{
+    lab::{
+        link,
+        scene::{BRIDGE, Dnsmasq, GUEST, Scene},
+        strict,
+    },
+    net::netns::NetNs,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const PINS: &str = "/sys/fs/bpf/fixer";
+
+/// Gives this thread mounts of its own, with an empty BPF file system or with none.
+fn private_mounts(with_bpffs: bool) -> Result<()> {
+    const NONE: Option<&CStr> = None;
+    require_root()?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    let kind = if with_bpffs { c"bpf" } else { c"tmpfs" };
+    mount(Some(kind), c"/sys/fs/bpf", Some(kind), MsFlags::empty(), NONE)?;
+    Ok(())
+}
+
+/// Runs `fixer` with these arguments to its end.
+fn run(netns: &NetNs, arguments: &[&str]) -> Result<Ended> {
+    Running::start(netns, fixer(arguments)?)?.end()
+}
+
+/// What `fixer status --json` says of the only hook that is attached.
+fn status(netns: &NetNs) -> Result<serde_json::Value> {
+    let ended = run(netns, &["status", "--json"])?.ok()?;
+    let mut entries: Vec<serde_json::Value> = serde_json::from_str(&ended.stdout.join(""))?;
+    ensure!(entries.len() == 1, "{entries:?}");
+    entries.pop().context("there is one")
+}
+
+#[test]
+fn the_fix_and_its_counters_outlive_every_process() -> Result<()> {
+    private_mounts(true)?;
+    for mode in ["tcx", "clsact"] {
+        let scene = Scene::new()?;
+        let _dnsmasq = Dnsmasq::start(&scene)?;
+        let attach = ["attach", "-i", BRIDGE, "--attach-mode", mode];
+        let ended = run(&scene.host, &attach)?.ok()?;
+        ensure!(ended.stdout == [format!("attached to egress of {BRIDGE} ({mode})")], "{ended:?}");
+
+        let asked = strict::ask(&scene.guest, GUEST, [2, 0, 0, 0, 7, 1], PATIENCE)?;
+        ensure!(asked.lease.is_some(), "{mode}: no lease: {asked:?}");
+        let before = status(&scene.host)?;
+        ensure!(before["interface"] == BRIDGE && before["hook"] == "egress", "{before}");
+        ensure!(before["mode"] == mode && before["packets"]["fixed"] == 2, "{before}");
+
+        // A second attach replaces the program, and the counters go on.
+        let ended = run(&scene.host, &attach)?.ok()?;
+        ensure!(ended.stdout == [format!("replaced at egress of {BRIDGE} ({mode})")], "{ended:?}");
+        let asked = strict::ask(&scene.guest, GUEST, [2, 0, 0, 0, 7, 2], PATIENCE)?;
+        ensure!(asked.lease.is_some(), "{mode}: no lease after the upgrade: {asked:?}");
+        ensure!(status(&scene.host)?["packets"]["fixed"] == 4, "the counters did not go on");
+        ensure!(hooks(&scene.host, BRIDGE)?.len() == if mode == "tcx" { 1 } else { 2 });
+
+        run(&scene.host, &["detach", "-i", BRIDGE])?.ok()?;
+        ensure!(hooks(&scene.host, BRIDGE)?.is_empty(), "{:?}", hooks(&scene.host, BRIDGE)?);
+        ensure!(!fs::exists(PINS)?, "pins are left");
+        let asked = strict::ask(&scene.guest, GUEST, [2, 0, 0, 0, 7, 3], Duration::from_secs(2))?;
+        ensure!(asked.lease.is_none() && !asked.bad.is_empty(), "still fixed: {asked:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_bpf_file_system_nothing_is_attached() -> Result<()> {
+    private_mounts(false)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    for verb in [&["attach", "-i", BRIDGE][..], &["detach", "--all"], &["status"]] {
+        let ended = run(&netns, verb)?;
+        ensure!(ended.status.code() == Some(1), "{ended:?}");
+        let [error] = &ended.stderr[..] else {
+            anyhow::bail!("not one error: {ended:?}");
+        };
+        ensure!(error.contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
+    }
+    ensure!(hooks(&netns, BRIDGE)?.is_empty());
+    ensure!(fs::read_dir("/sys/fs/bpf")?.next().is_none(), "something was left");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_attached_leaves_nothing() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    for (arguments, words) in [
+        (&["attach", "-i", "br9"][..], "no interface 'br9'"),
+        (&["attach", "-i", "zz*"], "nothing was attached"),
+        (&["detach", "-i", BRIDGE], "not attached to br0"),
+    ] {
+        let ended = run(&netns, arguments)?;
+        ensure!(ended.status.code() == Some(1), "{ended:?}");
+        ensure!(ended.stderr.len() == 1 && ended.stderr[0].contains(words), "{ended:?}");
+    }
+    ensure!(hooks(&netns, BRIDGE)?.is_empty());
+    ensure!(!fs::exists(PINS)?, "pins are left");
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_gone_leaves_no_stale_pin() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    run(&netns, &["attach", "-i", BRIDGE, "--hook", "both"])?.ok()?;
+    ensure!(hooks(&netns, BRIDGE)?.len() == 2);
+    link::delete(&netns, BRIDGE)?;
+    let ended = run(&netns, &["status"])?.ok()?;
+    ensure!(ended.stdout == ["nothing is attached"], "{ended:?}");
+    run(&netns, &["detach", "--all"])?.ok()?;
+    ensure!(!fs::exists(PINS)?, "pins are left");
+    Ok(())
+}
+
+#[test]
+fn a_run_beside_it_is_refused() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    run(&netns, &["attach", "-i", BRIDGE])?.ok()?;
+    let ended = run(&netns, &["run", "-i", BRIDGE, "--metrics", "off"])?;
+    ensure!(ended.status.code() == Some(1), "{ended:?}");
+    ensure!(ended.stderr.join("\n").contains("already attached"), "{ended:?}");
+    ensure!(hooks(&netns, BRIDGE)?.len() == 1, "the first one is gone");
+    Ok(())
+}
