@@ -8,7 +8,7 @@ use crate::{
     wire::{
         ethernet, ipv4,
         ipv6::{self, extension},
-        tcp, transport, udp,
+        tcp, transport, udp, vlan,
     },
 };
 
@@ -16,6 +16,8 @@ use crate::{
 /// the frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Datagram {
+    /// How many VLAN tags stand inside the frame; those that the kernel keeps beside it do not count.
+    pub tags: usize,
     /// Where the transport header starts, in bytes from the start of the frame. This is `csum_start`.
     pub start: usize,
     /// Length of header and payload in bytes.
@@ -78,12 +80,17 @@ pub fn parse(
     datagram(frame, &network).map_err(NoDatagram::Ours)
 }
 
-/// The farthest that a transport header may lie from the start of the frame, in bytes: what the
-/// program can take out of a frame and put back is limited by its stack.
+/// The most VLAN tags inside a frame that are looked behind.
+pub const MOST_TAGS: usize = 2;
+
+/// The farthest that a transport header may lie from the start of the frame, in bytes and not
+/// counting tags: what the program can take out of a frame and put back is limited by its stack.
 pub const FARTHEST_START: usize = 156;
 
 /// What the network header says about the packet.
 struct Network {
+    /// VLAN tags before the network header.
+    tags: usize,
     kind: Kinds,
     protocol: u8,
     /// Where the addresses lie.
@@ -101,16 +108,27 @@ fn network(
     frame: &(impl Frame + ?Sized),
     rules: &(impl Rules + ?Sized),
 ) -> Result<Network, NoDatagram> {
-    let ether_type = u16::from_be_bytes(identify(frame, ethernet::ETHER_TYPE)?);
+    let mut at = ethernet::ETHER_TYPE;
+    let mut ether_type = u16::from_be_bytes(identify(frame, at)?);
+    let mut tags = 0;
+    for _ in 0..MOST_TAGS {
+        if !vlan::is_tag(ether_type) {
+            break;
+        }
+        tags += 1;
+        at += vlan::LEN;
+        ether_type = u16::from_be_bytes(identify(frame, at)?);
+    }
+    let at = ethernet::LEN + tags * vlan::LEN;
     match ether_type {
-        ethernet::IPV4 => ipv4(frame, ethernet::LEN),
-        ethernet::IPV6 if rules.kinds().meets(Kinds::IPV6) => ipv6(frame, ethernet::LEN),
+        ethernet::IPV4 => ipv4(frame, tags, at),
+        ethernet::IPV6 if rules.kinds().meets(Kinds::IPV6) => ipv6(frame, tags, at),
         _ => Err(NoDatagram::NotOurs),
     }
 }
 
 #[inline(always)]
-fn ipv4(frame: &(impl Frame + ?Sized), at: usize) -> Result<Network, NoDatagram> {
+fn ipv4(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network, NoDatagram> {
     let [version_ihl] = identify(frame, at + ipv4::VERSION_IHL)?;
     let header_len = usize::from(version_ihl & 0xf) * 4;
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
@@ -120,6 +138,7 @@ fn ipv4(frame: &(impl Frame + ?Sized), at: usize) -> Result<Network, NoDatagram>
     let total_length = u16::from_be_bytes(identify(frame, at + ipv4::TOTAL_LENGTH)?);
     let fragment = u16::from_be_bytes(identify(frame, at + ipv4::FRAGMENT)?);
     Ok(Network {
+        tags,
         kind: Kinds::over_ipv4(protocol),
         protocol,
         addresses_at: at + ipv4::ADDRESSES,
@@ -137,7 +156,7 @@ const MOST_EXTENSIONS: usize = 6;
 const FARTHEST: usize = (1 << 11) - 1;
 
 #[inline(always)]
-fn ipv6(frame: &(impl Frame + ?Sized), at: usize) -> Result<Network, NoDatagram> {
+fn ipv6(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network, NoDatagram> {
     let [version] = identify(frame, at + ipv6::VERSION)?;
     if version >> 4 != 6 {
         return Err(NoDatagram::NotOurs);
@@ -174,6 +193,7 @@ fn ipv6(frame: &(impl Frame + ?Sized), at: usize) -> Result<Network, NoDatagram>
         payload_at = frame.beyond(payload_at, len) & FARTHEST;
     }
     Ok(Network {
+        tags,
         kind: Kinds::over_ipv6(protocol),
         protocol,
         addresses_at: at + ipv6::ADDRESSES,
@@ -203,7 +223,7 @@ fn datagram(frame: &(impl Frame + ?Sized), network: &Network) -> Result<Datagram
     if !agrees {
         return Err(Verdict::Malformed);
     }
-    if len > checksum::LONGEST || start > FARTHEST_START {
+    if len > checksum::LONGEST || start - network.tags * vlan::LEN > FARTHEST_START {
         return Err(Verdict::Oversize);
     }
     let sum = Sum::default().word(u16::from(network.protocol)).word(len as u16);
@@ -214,6 +234,7 @@ fn datagram(frame: &(impl Frame + ?Sized), network: &Network) -> Result<Datagram
         sum.bytes::<{ ipv4::ADDRESSES_LEN }>(frame, network.addresses_at)
     };
     Ok(Datagram {
+        tags: network.tags,
         start,
         len,
         checksum_at: start + checksum,

@@ -10,7 +10,7 @@ use crate::{
     wire::{
         ethernet, ipv4,
         ipv6::{self, extension},
-        transport,
+        transport, vlan,
     },
 };
 
@@ -54,7 +54,9 @@ pub fn may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -
                     .load(PORTS6)
                     .is_none_or(|ports| rules.match_any(kind, Some(Ports::from_wire(ports))))
         }
-        _ => false,
+        // What is behind a tag inside the frame is for a closer look; such frames are rare, for the
+        // kernel keeps a frame's outer tag beside it.
+        ether_type => vlan::is_tag(ether_type) && rules.count() > 0,
     }
 }
 

@@ -16,7 +16,7 @@ use aya_log_ebpf::debug;
 use fixer_common::{
     decide::Field,
     frame::Frame,
-    parse::{self, Datagram},
+    parse,
     verdict::Verdict,
     wire::{ethernet, ipv6},
 };
@@ -42,10 +42,10 @@ const MARGIN: usize = 4;
 /// IPv6's is the longer one.
 const KEPT: usize = ipv6::LEN;
 
-/// Mends the datagram, and says what became of the packet.
+/// Mends the datagram that starts there, and says what became of the packet.
 #[inline(always)]
-pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> Verdict {
-    match datagram.start {
+pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
+    match start {
         start if start + MARGIN <= SHORT => padded::<SHORT>(skb, field),
         start if start + MARGIN <= MIDDLE => padded::<MIDDLE>(skb, field),
         _ => padded::<LONG>(skb, field),

@@ -12,7 +12,7 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
         bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     programs::TcContext,
 };
@@ -20,6 +20,15 @@ use fixer_common::frame::Frame;
 
 /// A helper's refusal: its negative errno.
 pub type Refusal = i64;
+
+/// A VLAN tag.
+#[derive(Clone, Copy)]
+pub struct Tag {
+    /// Its EtherType, in network byte order as the helpers take it.
+    pub protocol: u16,
+    /// Priority, drop eligibility and VLAN identifier (`vlan_tci`).
+    pub tci: u16,
+}
 
 /// A packet in the hands of a classifier.
 ///
@@ -51,8 +60,25 @@ impl Skb {
 
     /// The VLAN tag that the kernel keeps beside the frame.
     #[inline(always)]
-    pub fn vlan_tci(self) -> Option<u16> {
-        (context_field!(self, vlan_present) != 0).then(|| context_field!(self, vlan_tci) as u16)
+    pub fn tag(self) -> Option<Tag> {
+        (context_field!(self, vlan_present) != 0).then(|| Tag {
+            protocol: context_field!(self, vlan_proto) as u16,
+            tci: context_field!(self, vlan_tci) as u16,
+        })
+    }
+
+    /// Takes the outermost VLAN tag away, wherever it is kept, and puts the next one beside the frame.
+    #[inline(always)]
+    pub fn pop_tag(self) -> Result<(), Refusal> {
+        // SAFETY: the context is valid.
+        outcome(unsafe { bpf_skb_vlan_pop(self.0) })
+    }
+
+    /// Puts a VLAN tag beside the frame; one that was there moves into it.
+    #[inline(always)]
+    pub fn push_tag(self, tag: Tag) -> Result<(), Refusal> {
+        // SAFETY: the context is valid.
+        outcome(unsafe { bpf_skb_vlan_push(self.0, tag.protocol, tag.tci) })
     }
 
     /// Makes the whole frame readable, if it is not and if it is no longer than `most` bytes.

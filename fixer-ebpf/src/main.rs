@@ -1,7 +1,7 @@
 //! The eBPF programs of fixer: what needs the kernel, and nothing else.
 //!
 //! A packet enters in [`tc`], is seen as a [`frame`], judged by `fixer_common::decide`, mended in
-//! [`apply`], and counted and reported in [`record`]. [`config`] and [`maps`] are the two ways in
+//! [`apply`] (with its VLAN [`tags`] out of the way), and counted and reported in [`record`]. [`config`] and [`maps`] are the two ways in
 //! which userspace takes part.
 //!
 //! Built for the BPF target by `cargo xtask ebpf`. It also compiles on the host, for the linters.
@@ -18,6 +18,7 @@ mod config;
 mod frame;
 mod maps;
 mod record;
+mod tags;
 mod tc;
 
 /// Programs with a GPL-compatible licence may call every helper.

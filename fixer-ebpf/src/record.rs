@@ -62,7 +62,7 @@ fn report(skb: Skb, hook: Hook, verdict: Verdict, field: Field) {
 
 #[inline(always)]
 fn header(skb: Skb, hook: Hook, verdict: Verdict, field: Field) -> Header {
-    let vlan = skb.vlan_tci();
+    let tag = skb.tag();
     Header {
         // SAFETY: the helper takes nothing and returns a number.
         time: unsafe { bpf_ktime_get_ns() },
@@ -76,8 +76,8 @@ fn header(skb: Skb, hook: Hook, verdict: Verdict, field: Field) -> Header {
         checksum_at: field.at,
         stored: field.stored,
         expected: field.expected,
-        vlan_tci: vlan.unwrap_or(0),
-        vlan_present: vlan.is_some().into(),
+        vlan_tci: tag.map_or(0, |tag| tag.tci),
+        vlan_present: tag.is_some().into(),
         verdict: verdict as u8,
         hook: hook as u8,
         padding: [0; 7],

@@ -15,10 +15,10 @@ use fixer_common::{
 };
 
 use crate::{
-    apply,
     config::{Loaded, observe_only},
     frame::Skb,
     record::record,
+    tags,
 };
 
 /// Sees the packets that leave through an interface.
@@ -51,7 +51,7 @@ fn treat(skb: Skb, hook: Hook) -> i32 {
     };
     let (verdict, field) = match decision {
         Decision::Fix(_, field) if observe_only() => (Verdict::Partial, field),
-        Decision::Fix(datagram, field) => (apply::fix(skb, &datagram, field), field),
+        Decision::Fix(datagram, field) => tags::fix(skb, &datagram, field),
         Decision::Leave(verdict, field) => (verdict, field),
     };
     record(skb, hook, verdict, field);

@@ -66,8 +66,7 @@ impl Tap {
             let len = self.file.read(&mut bytes)?;
             bytes.truncate(len);
             let partial = bytes[0] & NEEDS_CSUM != 0;
-            let received =
-                Received { bytes: bytes.split_off(VNET_HEADER), partial, vlan_tci: None };
+            let received = Received { bytes: bytes.split_off(VNET_HEADER), partial, tag: None };
             if wanted(&received) {
                 return Ok(Some(received));
             }

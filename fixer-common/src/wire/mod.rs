@@ -18,6 +18,23 @@ pub mod ethernet {
     pub const IPV6: u16 = 0x86dd;
 }
 
+/// VLAN tags inside a frame (IEEE 802.1Q). A tag stands where the EtherType would be; the EtherType
+/// of what it tags follows it.
+pub mod vlan {
+    /// Length of a tag in bytes.
+    pub const LEN: usize = 4;
+    /// EtherType of a customer's tag.
+    pub const CUSTOMER: u16 = 0x8100;
+    /// EtherType of a provider's tag, the outer one of two (IEEE 802.1ad).
+    pub const PROVIDER: u16 = 0x88a8;
+
+    /// Whether a tag stands where this EtherType was found.
+    #[inline(always)]
+    pub const fn is_tag(ether_type: u16) -> bool {
+        matches!(ether_type, CUSTOMER | PROVIDER)
+    }
+}
+
 /// IPv4 (RFC 791).
 pub mod ipv4 {
     use core::mem::offset_of;

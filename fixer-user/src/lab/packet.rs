@@ -40,8 +40,20 @@ pub struct Received {
     pub bytes: Vec<u8>,
     /// Whether the kernel says that its checksum is still partial (`TP_STATUS_CSUMNOTREADY`).
     pub partial: bool,
-    /// The VLAN tag beside the frame (`vlan_tci`).
-    pub vlan_tci: Option<u16>,
+    /// The VLAN tag beside the frame: EtherType and `vlan_tci`.
+    pub tag: Option<(u16, u16)>,
+}
+
+impl Received {
+    /// The frame as it is on a wire, with its tag inside.
+    pub fn on_wire(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some((ether_type, tci)) = self.tag {
+            let tag = [ether_type.to_be_bytes(), tci.to_be_bytes()].concat();
+            bytes.splice(12..12, tag);
+        }
+        bytes
+    }
 }
 
 /// A raw socket on one interface.
@@ -128,14 +140,14 @@ impl PacketSocket {
         }
         bytes.truncate(taken);
         bytes.drain(..VNET_HEADER);
-        let (mut partial, mut vlan_tci) = (false, None);
+        let (mut partial, mut tag) = (false, None);
         // SAFETY: the header is as the kernel left it, and its buffers are still alive.
         for auxdata in unsafe { auxdata(&message) } {
             partial = auxdata.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0;
-            vlan_tci = (auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
-                .then_some(auxdata.tp_vlan_tci);
+            tag = (auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
+                .then_some((auxdata.tp_vlan_tpid, auxdata.tp_vlan_tci));
         }
-        Ok(Some(Received { bytes, partial, vlan_tci }))
+        Ok(Some(Received { bytes, partial, tag }))
     }
 }
 

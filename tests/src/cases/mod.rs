@@ -8,6 +8,7 @@ use crate::frames::Packet;
 mod ipv4;
 mod ipv6;
 mod tcp;
+mod vlan;
 
 /// One case.
 #[derive(Clone, Debug)]
@@ -30,7 +31,7 @@ pub struct Case {
 
 /// Every case.
 pub fn cases() -> Vec<Case> {
-    [ipv4::cases(), ipv6::cases(), tcp::cases()].concat()
+    [ipv4::cases(), ipv6::cases(), tcp::cases(), vlan::cases()].concat()
 }
 
 /// A case under the rules for DHCP whose frame must come out as it went in.
