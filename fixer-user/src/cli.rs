@@ -264,14 +264,18 @@ impl FromStr for RuleSet {
             ["dhcp"] => vec![Rule::DHCP],
             ["dhcpv6"] => vec![Rule::DHCPV6],
             ["pxe"] => vec![Rule::DHCP, Rule::new(Kinds::UDP4, Some(4011), None)],
-            ["udp"] => vec![Rule::new(Kinds::UDP4, None, None)],
+            ["udp"] => vec![Rule::new(Kinds::UDP, None, None)],
+            ["tcp"] => vec![Rule::new(Kinds::TCP, None, None)],
             ["udp", source, destination] => {
-                vec![Rule::new(Kinds::UDP4, port(source)?, port(destination)?)]
+                vec![Rule::new(Kinds::UDP, port(source)?, port(destination)?)]
+            }
+            ["tcp", source, destination] => {
+                vec![Rule::new(Kinds::TCP, port(source)?, port(destination)?)]
             }
             _ => {
-                return Err(
-                    "the rules are dhcp, pxe, udp, and udp:SPORT:DPORT with * for any port".into(),
-                );
+                let rules = "the rules are dhcp, dhcpv6, pxe, udp, tcp, and udp:SPORT:DPORT or \
+                             tcp:SPORT:DPORT with * for any port";
+                return Err(rules.to_owned());
             }
         };
         Ok(Self(rules))

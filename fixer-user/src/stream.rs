@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     bpf::ring::Ring,
     event::{Clock, Event, Lost, Origin, Sample},
+    say::say,
     sink::{Sink, SinkError},
     site::Names,
 };
@@ -33,6 +34,30 @@ pub struct Source {
     pub names: Names,
 }
 
+/// Where events go.
+#[derive(Default)]
+pub struct Sinks {
+    /// The stream on standard output. When it ends, so does the run: its reader has seen enough.
+    pub stream: Option<Box<dyn Sink + Send>>,
+    /// The capture file. When it cannot be written any more (a full disk), the fix goes on without.
+    pub capture: Option<Box<dyn Sink + Send>>,
+}
+
+impl Sinks {
+    fn each(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>,
+    ) -> Result<(), SinkError> {
+        if let Some(capture) = &mut self.capture
+            && let Err(error) = act(capture.as_mut())
+        {
+            self.capture = None;
+            say(format_args!("cannot write the capture file any more, and go on without: {error}"));
+        }
+        self.stream.as_mut().map_or(Ok(()), |stream| act(stream.as_mut()))
+    }
+}
+
 enum Message {
     Samples(Source, Vec<Bytes>),
     Lost(Source, u64),
@@ -45,9 +70,7 @@ pub struct Writer(mpsc::Sender<Message>);
 impl Writer {
     /// Starts the thread. The receiver hears how the writing ended: in order when every clone of
     /// the writer is gone, or with an error of a sink.
-    pub fn start(
-        sinks: Vec<Box<dyn Sink + Send>>,
-    ) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
+    pub fn start(sinks: Sinks) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (tell, end) = oneshot::channel();
         thread::Builder::new().name("events".to_owned()).spawn(move || {
@@ -86,10 +109,7 @@ impl Writer {
     }
 }
 
-fn write(
-    mut messages: mpsc::Receiver<Message>,
-    mut sinks: Vec<Box<dyn Sink + Send>>,
-) -> Result<(), SinkError> {
+fn write(mut messages: mpsc::Receiver<Message>, mut sinks: Sinks) -> Result<(), SinkError> {
     while let Some(message) = messages.blocking_recv() {
         match message {
             Message::Samples(source, samples) => {
@@ -100,22 +120,17 @@ fn write(
             }
             Message::Lost(source, lost) => {
                 let lost = Lost { time: Timestamp::now(), netns: source.netns, lost };
-                sinks.iter_mut().try_for_each(|sink| sink.lost(&lost))?;
+                sinks.each(|sink| sink.lost(&lost))?;
             }
         }
         if messages.is_empty() {
-            sinks.iter_mut().try_for_each(|sink| sink.flush())?;
+            sinks.each(|sink| sink.flush())?;
         }
     }
-    sinks.iter_mut().try_for_each(|sink| sink.finish())
+    sinks.each(|sink| sink.finish())
 }
 
-fn show(
-    source: &Source,
-    sample: Bytes,
-    clock: &Clock,
-    sinks: &mut [Box<dyn Sink + Send>],
-) -> Result<(), SinkError> {
+fn show(source: &Source, sample: Bytes, clock: &Clock, sinks: &mut Sinks) -> Result<(), SinkError> {
     let sample = match Sample::parse(sample) {
         Ok(sample) => sample,
         Err(error) => {
@@ -126,7 +141,7 @@ fn show(
     let interface = source.names.get(sample.ifindex);
     let origin = Origin::new(Arc::clone(&source.netns), &interface);
     let event = Event::new(sample, &origin, clock);
-    sinks.iter_mut().try_for_each(|sink| sink.event(&event))
+    sinks.each(|sink| sink.event(&event))
 }
 
 /// How long a stream may take to end once nothing comes in any more.

@@ -16,6 +16,7 @@ use super::{
     load::{LoadError, Object},
     remedy::{Explained, errno},
 };
+use crate::net::{netns::NetNs, qdisc};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +128,13 @@ impl Object {
             }
         }
         let made_qdisc = add_clsact(interface).map_err(refused)?;
-        let filter = TcAttachOptions::Netlink(NlOptions::default());
-        let link = classifier
-            .attach_with_options(interface, attach_type(hook), filter)
-            .map_err(refused)?;
+        let mut filter = |priority| {
+            let options = NlOptions { priority, ..NlOptions::default() };
+            let options = TcAttachOptions::Netlink(options);
+            classifier.attach_with_options(interface, attach_type(hook), options)
+        };
+        // Somebody's filter of another kind may have the first place; then the kernel finds one.
+        let link = filter(FIRST).or_else(|_| filter(ANY)).map_err(refused)?;
         Ok(Attachment { hook, mode: Mode::Clsact, made_qdisc, link })
     }
 
@@ -155,14 +159,27 @@ pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     }
 }
 
-/// The id of a program of ours at a tcx hook.
+/// The priority of a filter that comes before the others: one that ends the chain must not hide
+/// replies from us.
+const FIRST: u16 = 1;
+
+/// The priority that lets the kernel choose.
+const ANY: u16 = 0;
+
+/// The id of a program of ours that is at a hook already.
 fn resident(interface: &str, hook: Hook) -> Option<u32> {
-    let (_, programs) = SchedClassifier::query_tcx(interface, attach_type(hook)).ok()?;
     let ours = [program::EGRESS, program::INGRESS];
-    programs
-        .iter()
-        .find(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
-        .map(|program| program.id())
+    let tcx = SchedClassifier::query_tcx(interface, attach_type(hook)).ok();
+    let tcx = tcx.and_then(|(_, programs)| {
+        programs
+            .iter()
+            .find(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
+            .map(|program| program.id())
+    });
+    tcx.or_else(|| {
+        let netns = NetNs::current().ok()?;
+        qdisc::filter_named(&netns, interface, hook, &ours).ok().flatten()
+    })
 }
 
 /// Kernels before 6.6 know no such attach type; some are built without it.

@@ -40,7 +40,14 @@ impl Explained {
 
 fn remedy(errno: i32) -> Option<String> {
     match errno {
-        libc::EPERM | libc::EACCES => missing_capabilities().or_else(missing_feature),
+        libc::EPERM => missing_capabilities().or_else(|| {
+            Some(
+                "every capability is there, so a seccomp filter (of a container), kernel lockdown or \
+                 a security module forbids it"
+                    .to_owned(),
+            )
+        }),
+        libc::EACCES => missing_capabilities().or_else(missing_feature),
         libc::ENOSYS => Some(
             "this kernel has no bpf(2): it needs CONFIG_BPF_SYSCALL=y, CONFIG_NET_CLS_BPF and \
              CONFIG_NET_CLS_ACT=y"

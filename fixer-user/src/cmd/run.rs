@@ -17,7 +17,7 @@ use crate::{
     signals::Signals,
     sink::{Json, Pcapng, Sink, SinkError, Text},
     site::Site,
-    stream::Writer,
+    stream::{Sinks, Writer},
     summary,
 };
 
@@ -87,25 +87,25 @@ async fn listen(Metrics(address): Metrics) -> Result<Option<TcpListener>> {
     Ok(Some(listener))
 }
 
-fn sinks(args: &cli::Run) -> Result<Vec<Box<dyn Sink + Send>>> {
-    let mut sinks: Vec<Box<dyn Sink + Send>> = Vec::new();
+fn sinks(args: &cli::Run) -> Result<Sinks> {
+    let mut sinks = Sinks::default();
     let stdout = io::stdout();
     match args.events {
         Events::Text => {
             let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
             let colour = stdout.is_terminal() && !no_color;
-            sinks.push(Box::new(Text::new(LineWriter::new(stdout), colour)));
+            sinks.stream = Some(Box::new(Text::new(LineWriter::new(stdout), colour)));
         }
-        Events::Json => sinks.push(Box::new(Json::new(LineWriter::new(stdout)))),
+        Events::Json => sinks.stream = Some(Box::new(Json::new(LineWriter::new(stdout)))),
         Events::None => {}
     }
     if let Some(path) = &args.pcapng {
         let cannot = || format!("cannot write the capture file {}", path.display());
         let file = File::create(path).with_context(cannot)?;
-        let mut sink = Pcapng::new(BufWriter::new(file)).with_context(cannot)?;
+        let mut capture = Pcapng::new(BufWriter::new(file)).with_context(cannot)?;
         // A full disk is found now, and not with the first event.
-        sink.flush().with_context(cannot)?;
-        sinks.push(Box::new(sink));
+        capture.flush().with_context(cannot)?;
+        sinks.capture = Some(Box::new(capture));
     }
     Ok(sinks)
 }

@@ -1,9 +1,10 @@
-//! Takes back the clsact qdisc that attaching had to add.
+//! The clsact qdisc: who is on it, and taking it back when attaching had to add it.
 
 use std::io;
 
+use fixer_common::abi::Hook;
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::tc::TcHandle;
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
 use rtnetlink::Handle;
 
 use super::{netlink::converse, netns::NetNs};
@@ -26,6 +27,46 @@ pub fn remove_unused_clsact(netns: &NetNs, ifindex: u32) -> io::Result<()> {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// The program id of a BPF filter at a hook of an interface that bears one of these names.
+pub fn filter_named(
+    netns: &NetNs,
+    interface: &str,
+    hook: Hook,
+    names: &[&str],
+) -> io::Result<Option<u32>> {
+    converse(netns, async |handle| {
+        let mut links = handle.link().get().match_name(interface.to_owned()).execute();
+        let Some(link) = links.try_next().await? else {
+            return Ok(None);
+        };
+        let filters = handle.traffic_filter(link.header.index as i32).get();
+        let filters = match hook {
+            Hook::Egress => filters.egress(),
+            Hook::Ingress => filters.ingress(),
+        };
+        let filters: Vec<_> = filters.execute().try_collect().await?;
+        Ok(filters.iter().find_map(|filter| program_named(filter, names)))
+    })
+}
+
+fn program_named(filter: &TcMessage, names: &[&str]) -> Option<u32> {
+    let options = filter.attributes.iter().find_map(|attribute| match attribute {
+        TcAttribute::Options(options) => Some(options),
+        _ => None,
+    })?;
+    let (mut id, mut is_named) = (None, false);
+    for option in options {
+        match option {
+            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => {
+                is_named = names.contains(&name.as_str());
+            }
+            TcOption::Bpf(TcFilterBpfOption::ProgId(given)) => id = Some(*given),
+            _ => {}
+        }
+    }
+    id.filter(|_| is_named)
 }
 
 async fn is_used(handle: &Handle, index: i32) -> Result<bool, rtnetlink::Error> {
