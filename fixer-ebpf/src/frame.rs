@@ -58,6 +58,13 @@ impl Skb {
         context_field!(self, ifindex)
     }
 
+    /// The EtherType that the kernel believes the frame to have (`skb->protocol`). A sender of raw
+    /// frames may have told it another than the frame holds.
+    #[inline(always)]
+    pub fn protocol(self) -> u16 {
+        u16::from_be(context_field!(self, protocol) as u16)
+    }
+
     /// The VLAN tag that the kernel keeps beside the frame.
     #[inline(always)]
     pub fn tag(self) -> Option<Tag> {

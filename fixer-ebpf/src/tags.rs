@@ -34,6 +34,10 @@ fn without_tags<const INSIDE: usize>(
     datagram: &Datagram,
     field: Field,
 ) -> (Verdict, Field) {
+    // Where it does not know of a tag the kernel pops none, and says that all is well.
+    if !vlan::is_tag(skb.protocol()) {
+        return (Verdict::Failed, field);
+    }
     let beside = skb.tag();
     let Some(inside) = read::<INSIDE>(skb) else {
         return (Verdict::Failed, field);

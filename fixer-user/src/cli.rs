@@ -150,6 +150,9 @@ pub struct Detach {
     /// Everything that is attached in the namespace
     #[arg(long, conflicts_with_all = ["interfaces", "auto"])]
     pub all: bool,
+    /// Only from this hook
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
+    pub hook: Hooks,
 }
 
 /// Arguments of `fixer status`.
@@ -158,6 +161,9 @@ pub struct Status {
     /// Which interfaces; without any, all.
     #[command(flatten)]
     pub select: Select,
+    /// Only this hook
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
+    pub hook: Hooks,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -4,16 +4,17 @@
 use std::{fs, io::ErrorKind, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use fixer_common::abi::Hook;
+use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
 use fixer_tests::{
     cases::{Case, cases},
+    frames::{Packet, put},
     kernel::{counted, load, require_root, verdict_between},
 };
 use fixer_user::{
     bpf::attach::Wish,
     lab::{
         link,
-        packet::{PacketSocket, wait_until_open},
+        packet::{PacketSocket, Received, wait_until_open},
     },
     net::netns::NetNs,
 };
@@ -121,6 +122,47 @@ fn over_veth(hook: Hook, wish: Wish) -> Result<()> {
         }
         netns.run(|| object.detach(attachment))??;
     }
+    Ok(())
+}
+
+/// The kernel believes a raw sender's word for what a frame is. Where that and the frame disagree
+/// about tags, the fix is not tried: `failed`, and not a byte is changed.
+#[test]
+fn a_frame_that_the_kernel_takes_for_another_is_left_intact() -> Result<()> {
+    require_root()?;
+    let way = Way::direct()?;
+    let mut object = load(&[Rule::DHCP])?;
+    let attachment = way.near.run(|| object.attach("near", Hook::Egress, Wish::Auto))??;
+    let bare = Packet::reply(300);
+    let tagged = {
+        let mut frame = bare.partial();
+        frame.splice(12..12, [0x81, 0, 0, 100]);
+        frame
+    };
+    let tries = [
+        (&tagged, 0x0800, Verdict::Failed),
+        (&tagged, 0x86dd, Verdict::Failed),
+        (&tagged, 0x88b5, Verdict::Failed),
+        (&bare.partial(), 0x88b5, Verdict::Failed),
+        (&bare.partial(), 0x8100, Verdict::Failed),
+        (&bare.partial(), 0x0800, Verdict::Fixed),
+        (&bare.partial(), 0x86dd, Verdict::Fixed),
+    ];
+    for (number, (frame, ether_type, expected)) in tries.into_iter().enumerate() {
+        let mut frame = frame.clone();
+        frame[11] = number as u8;
+        let before = counted(&object)?;
+        way.sender.send_as(&frame, None, ether_type)?;
+        let is_it = |received: &Received| received.on_wire()[..12] == frame[..12];
+        let received = way.receiver.receive(PATIENCE, is_it)?.context("it did not arrive")?;
+        let verdict = verdict_between(before, counted(&object)?)?;
+        ensure!(verdict == Some(expected), "as {ether_type:#06x}: {verdict:?}, not {expected:?}");
+        if expected == Verdict::Fixed {
+            put(&mut frame, bare.checksum_at(), bare.checksum());
+        }
+        ensure!(received.on_wire() == frame, "as {ether_type:#06x}: other bytes came out");
+    }
+    way.near.run(|| object.detach(attachment))??;
     Ok(())
 }
 

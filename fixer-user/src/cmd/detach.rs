@@ -24,6 +24,9 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         for pinned in pins.list()? {
+            if !args.hook.each().contains(&pinned.hook) {
+                continue;
+            }
             let link = links.iter().find(|link| link.ifindex == pinned.ifindex);
             if let Some(link) = link
                 && !args.all

@@ -24,6 +24,9 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         let counters = pins.counters()?;
         for pinned in pins.list()? {
+            if !args.hook.each().contains(&pinned.hook) {
+                continue;
+            }
             let Some(link) = links.iter().find(|link| link.ifindex == pinned.ifindex) else {
                 continue;
             };

@@ -60,6 +60,7 @@ impl Received {
 #[derive(Debug)]
 pub struct PacketSocket {
     fd: OwnedFd,
+    ifindex: u32,
 }
 
 impl PacketSocket {
@@ -70,6 +71,16 @@ impl PacketSocket {
 
     /// Sends a frame; with `partial`, as one whose checksum somebody still has to finish.
     pub fn send(&self, frame: &[u8], partial: Option<Partial>) -> io::Result<()> {
+        self.send_as(frame, partial, libc::ETH_P_ALL as u16)
+    }
+
+    /// The same under another EtherType than the frame holds: the kernel believes the sender.
+    pub fn send_as(
+        &self,
+        frame: &[u8],
+        partial: Option<Partial>,
+        ether_type: u16,
+    ) -> io::Result<()> {
         let mut message = vec![0; VNET_HEADER];
         if let Some(Partial { csum_start, csum_offset }) = partial {
             message[0] = NEEDS_CSUM;
@@ -77,9 +88,18 @@ impl PacketSocket {
             message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
         }
         message.extend_from_slice(frame);
-        // SAFETY: the pointer and length are those of a live vector.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
+        let address = address(self.ifindex, ether_type);
+        // SAFETY: the pointers and lengths are those of live values.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                message.as_ptr().cast(),
+                message.len(),
+                0,
+                (&raw const address).cast(),
+                size_of_val(&address) as u32,
+            )
+        };
         check(sent).map(drop)
     }
 
@@ -198,16 +218,22 @@ fn open(interface: &str) -> io::Result<PacketSocket> {
     if ifindex == 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: all-zero is a valid address.
-    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = protocol;
-    address.sll_ifindex = ifindex as i32;
+    let address = address(ifindex, libc::ETH_P_ALL as u16);
     // SAFETY: the address is alive and has the length that is given.
     check(unsafe {
         libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of_val(&address) as u32)
     } as isize)?;
-    Ok(PacketSocket { fd })
+    Ok(PacketSocket { fd, ifindex })
+}
+
+/// An interface and an EtherType as packet(7) wants them.
+fn address(ifindex: u32, ether_type: u16) -> libc::sockaddr_ll {
+    // SAFETY: all-zero is a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = ether_type.to_be();
+    address.sll_ifindex = ifindex as i32;
+    address
 }
 
 /// The auxiliary data in a received message.
