@@ -4,8 +4,13 @@
 //! the frame is not in its way; one inside the frame is. Then all tags are popped, the frame is
 //! mended, and they are pushed again, the innermost first. The receiver sees the same frame: only the
 //! outermost tag may have moved from inside the frame to beside it.
+//!
+//! At ingress more than one tag is left alone. Before Linux 6.12 pushing a tag into a frame makes the
+//! kernel believe that its link-layer header (`mac_len`) has grown; behind the programs at ingress it
+//! takes that many bytes away, and the frame would go on cut. At egress nobody looks at it.
 
 use fixer_common::{
+    abi::Hook,
     decide::Field,
     frame::Frame,
     parse::Datagram,
@@ -20,11 +25,12 @@ use crate::{
 
 /// Mends the datagram whatever tags it has. Gives the verdict, and the field where it lies now.
 #[inline(always)]
-pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> (Verdict, Field) {
+pub fn fix(skb: Skb, hook: Hook, datagram: &Datagram, field: Field) -> (Verdict, Field) {
     match datagram.tags {
         0 => (apply::fix(skb, datagram.start, field), field),
-        1 => without_tags::<1>(skb, datagram, field),
-        _ => without_tags::<2>(skb, datagram, field),
+        1 if hook == Hook::Egress || skb.tag().is_none() => without_tags::<1>(skb, datagram, field),
+        2 if hook == Hook::Egress => without_tags::<2>(skb, datagram, field),
+        _ => (Verdict::Failed, field),
     }
 }
 

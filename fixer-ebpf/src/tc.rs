@@ -51,7 +51,7 @@ fn treat(skb: Skb, hook: Hook) -> i32 {
     };
     let (verdict, field) = match decision {
         Decision::Fix(_, field) if observe_only() => (Verdict::Partial, field),
-        Decision::Fix(datagram, field) => tags::fix(skb, &datagram, field),
+        Decision::Fix(datagram, field) => tags::fix(skb, hook, &datagram, field),
         Decision::Leave(verdict, field) => (verdict, field),
     };
     record(skb, hook, verdict, field);

@@ -15,6 +15,7 @@ mod test;
 mod tidy;
 mod toolchain;
 mod version;
+mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -54,6 +55,9 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Try the object and the fix on real kernels, in emulated machines
+    #[command(after_help = vm::EXAMPLES)]
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +80,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lint => lint::run(&sh),
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),
+        Verb::Vm(args) => vm::run(&sh, &args),
     }
 }
 

@@ -8,6 +8,7 @@ use xshell::{Shell, cmd};
 use crate::{
     machine::{Manager, is_root, program},
     progress,
+    vm::KEYRING,
 };
 
 /// What a package is needed for.
@@ -19,6 +20,8 @@ pub(crate) enum Need {
     Tests,
     /// `cargo xtask ebpf`.
     Toolchain,
+    /// `cargo xtask vm`.
+    Vm,
 }
 
 /// How to tell that a package is there, or another one that does as well.
@@ -85,7 +88,7 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "ethtool",
         purpose: "turns checksum offload on and off",
-        needs: &[Need::Tests],
+        needs: &[Need::Tests, Need::Vm],
         proof: Proof::Program("ethtool"),
         elsewhere: Names::same("ethtool"),
     },
@@ -161,6 +164,53 @@ const PACKAGES: &[Package] = &[
         needs: &[Need::Toolchain],
         proof: Proof::File("/usr/include/zlib.h"),
         elsewhere: None,
+    },
+    Package {
+        debian: "qemu-system-x86",
+        purpose: "the machines in which kernels are tried",
+        needs: &[Need::Vm],
+        proof: Proof::Program("qemu-system-x86_64"),
+        elsewhere: Some(Names {
+            dnf: "qemu-system-x86-core",
+            zypper: "qemu-x86",
+            pacman: "qemu-system-x86",
+            apk: "qemu-system-x86_64",
+        }),
+    },
+    Package {
+        debian: "busybox-static",
+        purpose: "all that these machines have besides fixer",
+        needs: &[Need::Vm],
+        proof: Proof::Program("busybox"),
+        elsewhere: Names::same("busybox"),
+    },
+    Package {
+        debian: "apt",
+        purpose: "fetches kernels from Debian's archive",
+        needs: &[Need::Vm],
+        proof: Proof::Program("apt-get"),
+        elsewhere: Names::same("apt"),
+    },
+    Package {
+        debian: "debian-archive-keyring",
+        purpose: "whose kernels they are",
+        needs: &[Need::Vm],
+        proof: Proof::File(KEYRING),
+        elsewhere: Names::same("debian-archive-keyring"),
+    },
+    Package {
+        debian: "xz-utils",
+        purpose: "unpacks their modules",
+        needs: &[Need::Vm],
+        proof: Proof::Program("xz"),
+        elsewhere: Names::same("xz"),
+    },
+    Package {
+        debian: "binutils",
+        purpose: "strip, so that those machines need not unpack debug information",
+        needs: &[Need::Vm],
+        proof: Proof::Program("strip"),
+        elsewhere: Names::same("binutils"),
     },
 ];
 
