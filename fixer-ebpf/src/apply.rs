@@ -23,20 +23,23 @@ use fixer_common::{
 
 use crate::frame::{Refusal, Skb};
 
-/// What is taken out and put back for IPv4 without options, in bytes.
+/// What is taken out for IPv4 without options, in bytes.
 const SHORT: usize = 40;
 
-/// What is taken out and put back for IPv4 with options and IPv6 without extensions, in bytes.
+/// What is taken out for IPv4 with options and for IPv6 without extensions, in bytes.
 const MIDDLE: usize = 80;
 
-/// What is taken out and put back for IPv6 with extensions, in bytes. More does not fit on the stack.
+/// What is taken out for IPv6 with extensions, in bytes. More does not fit on the stack.
 const LONG: usize = 160;
 
 const _: () = assert!(parse::FARTHEST_START + MARGIN == LONG);
 
-/// How far a window must reach behind `csum_start`: shrinking must pass it, and the lengths stay
-/// multiples of 8.
+/// How far a shrink reaches behind `csum_start`: it must pass it, and the lengths stay multiples of 8.
 const MARGIN: usize = 4;
+
+/// How many bytes more are put back than were taken out. The kernel takes them out where it believes
+/// the network header to be, which for a raw sender on a VLAN device is 4 bytes too far.
+const SLACK: usize = 8;
 
 /// What `bpf_skb_adjust_room` leaves behind the Ethernet header at least: a network header, of which
 /// IPv6's is the longer one.
@@ -46,25 +49,25 @@ const KEPT: usize = ipv6::LEN;
 #[inline(always)]
 pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
     match start {
-        start if start + MARGIN <= SHORT => padded::<SHORT>(skb, field),
-        start if start + MARGIN <= MIDDLE => padded::<MIDDLE>(skb, field),
-        _ => padded::<LONG>(skb, field),
+        start if start + MARGIN <= SHORT => padded::<SHORT, { SHORT + SLACK }>(skb, field),
+        start if start + MARGIN <= MIDDLE => padded::<MIDDLE, { MIDDLE + SLACK }>(skb, field),
+        _ => padded::<LONG, { LONG + SLACK }>(skb, field),
     }
 }
 
-/// Makes sure that the frame is long enough to lose `WINDOW` bytes, for as long as that takes.
+/// Makes sure that the frame is long enough to lose `OUT` bytes, for as long as that takes.
 #[inline(always)]
-fn padded<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
+fn padded<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
     let len = skb.len();
-    let needed = ethernet::LEN + WINDOW + KEPT;
+    let needed = ethernet::LEN + BACK + KEPT;
     if len >= needed {
-        return complete::<WINDOW>(skb, field);
+        return complete::<OUT, BACK>(skb, field);
     }
     if let Err(refusal) = skb.set_len(needed) {
         refused(Step::Pad, refusal);
         return Verdict::Failed;
     }
-    let verdict = complete::<WINDOW>(skb, field);
+    let verdict = complete::<OUT, BACK>(skb, field);
     match skb.set_len(len) {
         Ok(()) => verdict,
         Err(refusal) => {
@@ -76,15 +79,15 @@ fn padded<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
 
 /// Clears the mark and stores the sum.
 #[inline(always)]
-fn complete<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
-    let Some(window) = skb.load::<WINDOW>(ethernet::LEN) else {
+fn complete<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
+    let Some(window) = skb.load::<BACK>(ethernet::LEN) else {
         return Verdict::Failed;
     };
-    if let Err(refusal) = skb.shrink(WINDOW as i32) {
+    if let Err(refusal) = skb.shrink(OUT as i32) {
         refused(Step::Shrink, refusal);
         return Verdict::Failed;
     }
-    match put_back(skb, &window, field) {
+    match put_back::<OUT, BACK>(skb, &window, field) {
         Ok(()) => Verdict::Fixed,
         Err(refusal) => {
             refused(Step::PutBack, refusal);
@@ -95,12 +98,12 @@ fn complete<const WINDOW: usize>(skb: Skb, field: Field) -> Verdict {
 
 /// Grows the frame to its old length, and stores what was there with the right sum in it.
 #[inline(always)]
-fn put_back<const WINDOW: usize>(
+fn put_back<const OUT: usize, const BACK: usize>(
     skb: Skb,
-    window: &[u8; WINDOW],
+    window: &[u8; BACK],
     field: Field,
 ) -> Result<(), Refusal> {
-    skb.shrink(-(WINDOW as i32))?;
+    skb.shrink(-(OUT as i32))?;
     skb.store(ethernet::LEN, window)?;
     skb.store(field.at as usize, &field.expected.to_be_bytes())
 }

@@ -9,7 +9,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
     helpers::{
         bpf_skb_adjust_room, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data,
         bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
@@ -115,12 +115,19 @@ impl Skb {
         outcome(unsafe { bpf_skb_change_tail(self.0, len as u32, 0) })
     }
 
-    /// Overwrites the bytes at `offset`.
+    /// Overwrites the bytes at `offset`, and keeps a sum that a network card took of the whole packet
+    /// (`CHECKSUM_COMPLETE`) in step.
     #[inline(always)]
     pub fn store<const N: usize>(self, offset: usize, bytes: &[u8; N]) -> Result<(), Refusal> {
         // SAFETY: `bytes` is readable for `N` bytes; the helper checks the offset itself.
         outcome(unsafe {
-            bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), N as u32, 0)
+            bpf_skb_store_bytes(
+                self.0,
+                offset as u32,
+                bytes.as_ptr().cast(),
+                N as u32,
+                u64::from(BPF_F_RECOMPUTE_CSUM),
+            )
         })
     }
 

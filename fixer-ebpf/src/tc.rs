@@ -9,9 +9,10 @@ use fixer_common::{
     abi::Hook,
     checksum,
     decide::{Decision, decide},
+    parse,
     triage::may_match,
     verdict::Verdict,
-    wire::ethernet,
+    wire::vlan,
 };
 
 use crate::{
@@ -33,8 +34,9 @@ pub fn fixer_ingress(context: TcContext) -> i32 {
     classify(Skb::new(&context), Hook::Ingress)
 }
 
-/// The longest frame that is pulled in to be added up: Ethernet, the longest IP header, a datagram.
-const LONGEST_FRAME: usize = ethernet::LEN + 60 + checksum::LONGEST;
+/// The longest frame that is pulled in to be added up.
+const LONGEST_FRAME: usize =
+    parse::MOST_TAGS * vlan::LEN + parse::FARTHEST_START + checksum::LONGEST;
 
 /// `TC_ACT_UNSPEC` lets the other programs and filters of the interface go on.
 #[inline(always)]
