@@ -11,6 +11,7 @@ use fixer_common::abi::Hook;
 use crate::{
     bpf::{
         attach::{AttachError, Attachment, Mode, Wish},
+        counters::Row,
         load::{Config, LoadError, Object},
     },
     metrics::Snapshot,
@@ -137,7 +138,12 @@ impl Site {
 
     /// The counters and attachments at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        let counters = self.object.counters().unwrap_or_default();
+        // An interface that was made again has a new index, and is the same to whoever reads its name.
+        let mut counters: BTreeMap<(Arc<str>, Hook), Row> = BTreeMap::new();
+        for row in self.object.counters().unwrap_or_default() {
+            let key = (self.names.get(row.ifindex), row.hook);
+            counters.entry(key).and_modify(|sum| sum.add(&row)).or_insert(row);
+        }
         let attached: Vec<_> = self
             .attachments()
             .map(|(ifindex, hook, mode)| (self.names.get(ifindex), hook, mode.name()))
@@ -145,7 +151,7 @@ impl Site {
         let missing = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
         Snapshot {
             netns: Arc::clone(self.netns.label()),
-            counters: counters.into_iter().map(|row| (self.names.get(row.ifindex), row)).collect(),
+            counters: counters.into_iter().map(|((name, _), row)| (name, row)).collect(),
             lost: self.object.lost().unwrap_or_default(),
             missing: missing
                 .map(|pattern| pattern.given().to_owned())

@@ -7,7 +7,7 @@ use std::{ffi::CStr, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
-    command::{Ended, Running, fixer, hooks},
+    command::{Ended, Running, fixer, hooks, output},
     kernel::require_root,
 };
 use fixer_user::{
@@ -145,5 +145,78 @@ fn a_run_beside_it_is_refused() -> Result<()> {
     ensure!(ended.status.code() == Some(1), "{ended:?}");
     ensure!(ended.stderr.join("\n").contains("already attached"), "{ended:?}");
     ensure!(hooks(&netns, BRIDGE)?.len() == 1, "the first one is gone");
+    Ok(())
+}
+
+/// Indexes are given again. A pin of an interface that is gone is not taken for one of its successor.
+#[test]
+fn a_successor_with_the_same_index_is_attached_afresh() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    let make = ["link", "add", BRIDGE, "index", "77", "type", "bridge"];
+    for mode in ["tcx", "clsact"] {
+        output(&netns, "ip", &make)?;
+        run(&netns, &["attach", "-i", BRIDGE, "--attach-mode", mode])?.ok()?;
+        link::delete(&netns, BRIDGE)?;
+        output(&netns, "ip", &make)?;
+        let ended = run(&netns, &["status"])?.ok()?;
+        ensure!(ended.stdout == ["nothing is attached"], "{mode}: {ended:?}");
+        let ended = run(&netns, &["attach", "-i", BRIDGE, "--attach-mode", mode])?.ok()?;
+        ensure!(ended.stdout == [format!("attached to egress of {BRIDGE} ({mode})")], "{ended:?}");
+        run(&netns, &["detach", "--all"])?.ok()?;
+        ensure!(hooks(&netns, BRIDGE)?.is_empty(), "{mode}: still attached");
+        link::delete(&netns, BRIDGE)?;
+    }
+    Ok(())
+}
+
+/// Somebody took our qdisc away and made another: what is there now is none of ours.
+#[test]
+fn a_filter_that_took_our_place_is_left_alone() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    run(&netns, &["attach", "-i", BRIDGE, "--attach-mode", "clsact"])?.ok()?;
+    output(&netns, "tc", &["qdisc", "del", "dev", BRIDGE, "clsact"])?;
+    output(&netns, "tc", &["qdisc", "add", "dev", BRIDGE, "clsact"])?;
+    let filter = ["filter", "add", "dev", BRIDGE, "egress", "pref", "1", "protocol", "ip", "u32"];
+    let keys = ["match", "u32", "0", "0", "flowid", "1:1"];
+    output(&netns, "tc", &[&filter[..], &keys].concat())?;
+    let theirs = hooks(&netns, BRIDGE)?;
+    let ended = run(&netns, &["status"])?.ok()?;
+    ensure!(ended.stdout == ["nothing is attached"], "{ended:?}");
+    run(&netns, &["detach", "--all"])?.ok()?;
+    ensure!(hooks(&netns, BRIDGE)? == theirs, "{:?}, not {theirs:?}", hooks(&netns, BRIDGE)?);
+    ensure!(!fs::exists(PINS)?, "pins are left");
+    Ok(())
+}
+
+#[test]
+fn a_qdisc_that_was_there_before_stays() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    output(&netns, "tc", &["qdisc", "add", "dev", BRIDGE, "clsact"])?;
+    let before = hooks(&netns, BRIDGE)?;
+    run(&netns, &["attach", "-i", BRIDGE, "--attach-mode", "clsact"])?.ok()?;
+    ensure!(hooks(&netns, BRIDGE)?.len() == before.len() + 1);
+    run(&netns, &["detach", "-i", BRIDGE])?.ok()?;
+    ensure!(hooks(&netns, BRIDGE)? == before, "{:?}, not {before:?}", hooks(&netns, BRIDGE)?);
+    Ok(())
+}
+
+#[test]
+fn a_pin_whose_qdisc_was_taken_away_is_no_obstacle() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    let attach = ["attach", "-i", BRIDGE, "--attach-mode", "clsact"];
+    run(&netns, &attach)?.ok()?;
+    output(&netns, "tc", &["qdisc", "del", "dev", BRIDGE, "clsact"])?;
+    run(&netns, &attach)?.ok()?;
+    ensure!(hooks(&netns, BRIDGE)?.len() == 2, "{:?}", hooks(&netns, BRIDGE)?);
+    output(&netns, "tc", &["qdisc", "del", "dev", BRIDGE, "clsact"])?;
+    run(&netns, &["detach", "--all"])?.ok()?;
+    ensure!(!fs::exists(PINS)?, "pins are left");
     Ok(())
 }

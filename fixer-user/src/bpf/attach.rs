@@ -72,8 +72,13 @@ pub struct Attachment {
 pub enum AttachError {
     /// A fixer is there already.
     #[error(
-        "a fixer is already attached to {hook} of {interface} (program {id}); \
-         stop it first: `bpftool link` or `fixer status` shows what holds it",
+        "a fixer is already attached to {hook} of {interface} by {mode} (program {id}); stop its \
+         `fixer run`, or undo `fixer attach` with `fixer detach -i {interface}`{}",
+        if *mode == Mode::Clsact {
+            format!("; if it was killed: tc filter del dev {interface} {} pref 1", hook.name())
+        } else {
+            String::new()
+        },
         hook = hook.name()
     )]
     Occupied {
@@ -81,6 +86,8 @@ pub enum AttachError {
         interface: String,
         /// The hook.
         hook: Hook,
+        /// How it is attached.
+        mode: Mode,
         /// The program's id.
         id: u32,
     },
@@ -113,8 +120,9 @@ impl Object {
             hook,
             cause: Explained::new(error),
         };
-        if let Some(id) = resident(interface, hook) {
-            return Err(AttachError::Occupied { interface: interface.to_owned(), hook, id });
+        if let Some((id, mode)) = resident(interface, hook) {
+            let interface = interface.to_owned();
+            return Err(AttachError::Occupied { interface, hook, mode, id });
         }
         let classifier = self.classifier(hook)?;
         if wish != Wish::Clsact {
@@ -134,7 +142,13 @@ impl Object {
             classifier.attach_with_options(interface, attach_type(hook), options)
         };
         // Somebody's filter of another kind may have the first place; then the kernel finds one.
-        let link = filter(FIRST).or_else(|_| filter(ANY)).map_err(refused)?;
+        let link = filter(FIRST).or_else(|_| filter(ANY)).map_err(|error| {
+            if made_qdisc {
+                // The refusal is what matters; that this fails too would only hide it.
+                let _ = qdisc::remove_unused_clsact_of(interface);
+            }
+            refused(error)
+        })?;
         Ok(Attachment { hook, mode: Mode::Clsact, made_qdisc, link })
     }
 
@@ -166,20 +180,29 @@ const FIRST: u16 = 1;
 /// The priority that lets the kernel choose.
 const ANY: u16 = 0;
 
-/// The id of a program of ours that is at a hook already.
-fn resident(interface: &str, hook: Hook) -> Option<u32> {
+/// The id of a program of ours that is at a hook already, and how it is attached.
+fn resident(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
+    [Mode::Tcx, Mode::Clsact]
+        .into_iter()
+        .find_map(|mode| residents(interface, hook, mode).first().map(|id| (*id, mode)))
+}
+
+/// The ids of our programs at a hook of an interface of the calling thread's namespace.
+pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> Vec<u32> {
     let ours = [program::EGRESS, program::INGRESS];
-    let tcx = SchedClassifier::query_tcx(interface, attach_type(hook)).ok();
-    let tcx = tcx.and_then(|(_, programs)| {
-        programs
-            .iter()
-            .find(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
-            .map(|program| program.id())
-    });
-    tcx.or_else(|| {
-        let netns = NetNs::current().ok()?;
-        qdisc::filter_named(&netns, interface, hook, &ours).ok().flatten()
-    })
+    match mode {
+        Mode::Tcx => {
+            let found = SchedClassifier::query_tcx(interface, attach_type(hook));
+            let programs = found.map(|(_, programs)| programs).unwrap_or_default();
+            let named = programs
+                .iter()
+                .filter(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)));
+            named.map(|program| program.id()).collect()
+        }
+        Mode::Clsact => NetNs::current()
+            .and_then(|netns| qdisc::filters_named(&netns, interface, hook, &ours))
+            .unwrap_or_default(),
+    }
 }
 
 /// Kernels before 6.6 know no such attach type; some are built without it.

@@ -2,7 +2,7 @@
 
 use aya::{
     Pod,
-    maps::{Map, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
 };
 use fixer_common::{
     abi::{
@@ -13,7 +13,7 @@ use fixer_common::{
     verdict::{TABLE, Verdict},
 };
 
-use super::load::Object;
+use super::{load::Object, remedy::errno};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -36,6 +36,13 @@ impl Row {
     /// Packets with this verdict.
     pub const fn count(&self, verdict: Verdict) -> u64 {
         self.counts[verdict as usize]
+    }
+
+    /// Adds what was counted under another index, for an interface that was made again.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, count) in self.counts.iter_mut().zip(other.counts) {
+            *sum += count;
+        }
     }
 
     /// Every verdict with its number of packets, in the order of the table.
@@ -63,6 +70,21 @@ pub(super) fn rows(map: &Map) -> Result<Vec<Row>, MapError> {
     }
     rows.sort_by_key(|row| (row.ifindex, row.hook));
     Ok(rows)
+}
+
+/// Removes what was counted at one hook of one interface. That nothing was is no error.
+pub(super) fn forget(
+    map: Result<MapData, MapError>,
+    ifindex: u32,
+    hook: Hook,
+) -> Result<(), MapError> {
+    let map = Map::PerCpuHashMap(map?);
+    let mut map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
+    match map.remove(&Key(counter::Key { ifindex, hook: hook as u32 })) {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 impl Object {

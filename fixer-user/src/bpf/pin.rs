@@ -2,8 +2,8 @@
 //!
 //! `/sys/fs/bpf/fixer/v1/<namespace>/` holds the maps under their names and, for each hook of each
 //! interface, either a tcx link (`4-egress`) or, where the kernel has no tcx, the program of a clsact
-//! filter (`4-egress-clsact-49152-1`, with the filter's priority and handle: such a filter is no
-//! object that could be pinned, and is found again by these). The version is that of the ABI, so a
+//! filter (`4-egress-clsact-1-1-made`, with the filter's priority and handle, and whether the qdisc was
+//! made for it: such a filter is no object that could be pinned, and is found again by these). The version is that of the ABI, so a
 //! fixer never meets maps that it does not understand. The namespace is the inode number of its file.
 
 use std::{
@@ -15,7 +15,7 @@ use std::{
 use aya::{
     maps::{Map, MapData, MapError},
     programs::{
-        TcAttachType,
+        SchedClassifier,
         links::{FdLink, PinnedLink},
         tc::{SchedClassifierLink, TcHandle},
     },
@@ -24,7 +24,7 @@ use fixer_common::abi::{self, Hook, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
-    attach::{AttachError, Attachment, Mode, Wish},
+    attach::{AttachError, Attachment, Mode, Wish, attach_type, residents},
     counters::{self, Row},
     load::{Config, LoadError, Object},
     remedy::Explained,
@@ -36,6 +36,12 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// What separates the parts of a clsact filter's pin.
 const CLSACT: &str = "clsact";
+
+/// The qdisc of a filter was made for it.
+const MADE: &str = "made";
+
+/// The qdisc of a filter was there before.
+const FOUND: &str = "found";
 
 /// Something about the pins went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -80,8 +86,16 @@ pub struct Pinned {
     pub ifindex: u32,
     /// The hook.
     pub hook: Hook,
-    /// The clsact filter's priority and handle; `None`: it is a tcx link.
-    filter: Option<(u16, u32)>,
+    /// The clsact filter; `None`: it is a tcx link.
+    filter: Option<Filter>,
+}
+
+/// Where a clsact filter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Filter {
+    priority: u16,
+    handle: u32,
+    made_qdisc: bool,
 }
 
 impl Pinned {
@@ -93,12 +107,18 @@ impl Pinned {
         }
     }
 
+    /// Whether the clsact qdisc was made for it.
+    pub fn made_qdisc(&self) -> bool {
+        self.filter.is_some_and(|filter| filter.made_qdisc)
+    }
+
     fn name(&self) -> String {
         let Self { ifindex, hook, filter } = self;
         match filter {
             None => format!("{ifindex}-{}", hook.name()),
-            Some((priority, handle)) => {
-                format!("{ifindex}-{}-{CLSACT}-{priority}-{handle}", hook.name())
+            Some(Filter { priority, handle, made_qdisc }) => {
+                let qdisc = if *made_qdisc { MADE } else { FOUND };
+                format!("{ifindex}-{}-{CLSACT}-{priority}-{handle}-{qdisc}", hook.name())
             }
         }
     }
@@ -107,8 +127,9 @@ impl Pinned {
         let parts: Vec<_> = name.split('-').collect();
         let (ifindex, hook, filter) = match parts[..] {
             [ifindex, hook] => (ifindex, hook, None),
-            [ifindex, hook, CLSACT, priority, handle] => {
-                (ifindex, hook, Some((priority.parse().ok()?, handle.parse().ok()?)))
+            [ifindex, hook, CLSACT, priority, handle, qdisc @ (MADE | FOUND)] => {
+                let (priority, handle) = (priority.parse().ok()?, handle.parse().ok()?);
+                (ifindex, hook, Some(Filter { priority, handle, made_qdisc: qdisc == MADE }))
             }
             _ => return None,
         };
@@ -167,13 +188,46 @@ impl Pins {
     ) -> Result<(bool, Mode), PinError> {
         let here = |pinned: &Pinned| (pinned.ifindex, pinned.hook) == (ifindex, hook);
         if let Some(old) = self.list()?.into_iter().find(here) {
-            self.replace(object, interface, &old)?;
-            return Ok((true, old.mode()));
+            if self.is_alive(&old, interface)? {
+                self.replace(object, interface, &old)?;
+                return Ok((true, old.mode()));
+            }
+            self.forget(&old)?;
         }
         let attachment = object.attach(interface, hook, wish)?;
         let mode = attachment.mode;
         self.pin(object, ifindex, attachment)?;
         Ok((false, mode))
+    }
+
+    /// Whether the program behind a pin is at that hook of this interface of the calling thread's
+    /// namespace. Indexes and inode numbers are given again: a pin may be of an interface, or of a
+    /// namespace, that is gone, and a filter may have been replaced by somebody else's.
+    pub fn is_alive(&self, pinned: &Pinned, interface: &str) -> Result<bool, PinError> {
+        let path = self.path(pinned);
+        let behind = match pinned.filter {
+            None => PinnedLink::from_pin(&path)
+                .and_then(|link| FdLink::from(link).info())
+                .map(|link| link.program_id())
+                .map_err(refused("look at", &path))?,
+            Some(_) => SchedClassifier::from_pin(&path)
+                .and_then(|program| program.info())
+                .map(|program| program.id())
+                .map_err(refused("look at", &path))?,
+        };
+        Ok(residents(interface, pinned.hook, pinned.mode()).contains(&behind))
+    }
+
+    /// Removes a pin that holds nothing any more, with what was counted for it.
+    pub fn forget(&self, pinned: &Pinned) -> Result<(), PinError> {
+        let path = self.path(pinned);
+        fs::remove_file(&path).map_err(file("remove", &path))?;
+        let path = self.dir.join(map::COUNTERS);
+        if path.exists() {
+            counters::forget(MapData::from_pin(&path), pinned.ifindex, pinned.hook)
+                .map_err(refused("clean", &path))?;
+        }
+        Ok(())
     }
 
     fn replace(&self, object: &mut Object, interface: &str, old: &Pinned) -> Result<(), PinError> {
@@ -207,10 +261,12 @@ impl Pins {
     ) -> Result<(), PinError> {
         let hook = attachment.hook;
         let classifier = object.classifier(hook)?;
+        let made_qdisc = attachment.made_qdisc;
         let link = classifier.take_link(attachment.link).map_err(refused("take", &self.dir))?;
         let place = match (link.priority(), link.handle()) {
             (Ok(priority), Ok(handle)) => {
-                Pinned { ifindex, hook, filter: Some((priority, handle.into())) }
+                let handle = handle.into();
+                Pinned { ifindex, hook, filter: Some(Filter { priority, handle, made_qdisc }) }
             }
             _ => Pinned { ifindex, hook, filter: None },
         };
@@ -226,14 +282,14 @@ impl Pins {
         Ok(())
     }
 
-    /// Detaches from a hook. An interface that is gone took the attachment along, and its pin goes too.
-    pub fn detach(&self, pinned: &Pinned, interface: Option<&str>) -> Result<(), PinError> {
+    /// Detaches what is alive behind a pin.
+    pub fn detach(&self, pinned: &Pinned, interface: &str) -> Result<(), PinError> {
         let path = self.path(pinned);
-        if let (Some(filter), Some(interface)) = (pinned.filter, interface) {
+        if let Some(filter) = pinned.filter {
             // Dropping it removes the filter.
             drop(filter_link(interface, pinned.hook, filter).map_err(file("find", &path))?);
         }
-        fs::remove_file(&path).map_err(file("remove", &path))
+        self.forget(pinned)
     }
 
     /// Removes the maps, and what was counted in them, once nothing is attached any more.
@@ -269,10 +325,15 @@ impl Pins {
 fn filter_link(
     interface: &str,
     hook: Hook,
-    (priority, handle): (u16, u32),
+    Filter { priority, handle, .. }: Filter,
 ) -> io::Result<SchedClassifierLink> {
-    let kind: TcAttachType = super::attach::attach_type(hook);
-    SchedClassifierLink::attached(interface, kind, priority, TcHandle::from(handle), None)
+    SchedClassifierLink::attached(
+        interface,
+        attach_type(hook),
+        priority,
+        TcHandle::from(handle),
+        None,
+    )
 }
 
 fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PinError + 'a {
@@ -295,14 +356,18 @@ mod tests {
         for (pinned, name) in [
             (Pinned { ifindex: 4, hook: Hook::Egress, filter: None }, "4-egress"),
             (
-                Pinned { ifindex: 12, hook: Hook::Ingress, filter: Some((49152, 1)) },
-                "12-ingress-clsact-49152-1",
+                Pinned {
+                    ifindex: 12,
+                    hook: Hook::Ingress,
+                    filter: Some(Filter { priority: 49152, handle: 1, made_qdisc: true }),
+                },
+                "12-ingress-clsact-49152-1-made",
             ),
         ] {
             assert_eq!(pinned.name(), name);
             assert_eq!(Pinned::parse(name), Some(pinned));
         }
-        for other in ["COUNTERS", "4-sideways", "x-egress", "4-egress-clsact-1", ""] {
+        for other in ["COUNTERS", "4-sideways", "x-egress", "4-egress-clsact-1-1", ""] {
             assert_eq!(Pinned::parse(other), None, "{other}");
         }
     }

@@ -29,9 +29,9 @@ pub struct Explained {
 impl Explained {
     /// Explains an error of aya's by its errno, and by asking the kernel what it can do.
     pub fn new(error: impl Error + 'static) -> Self {
-        let remedy = errno(&error).and_then(remedy).unwrap_or_else(|| {
-            "fixer needs Linux 5.10 or newer; with -v the verifier's words are shown".to_owned()
-        });
+        let remedy = errno(&error)
+            .and_then(remedy)
+            .unwrap_or_else(|| "with -vv fixer says more of what the kernel said".to_owned());
         log::debug!("{}", chain(&error, usize::MAX));
         // A verifier's log is hundreds of lines, and its last one says why.
         Self { refusal: chain(&error, 240), remedy }

@@ -27,17 +27,22 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             if !args.hook.each().contains(&pinned.hook) {
                 continue;
             }
-            let link = links.iter().find(|link| link.ifindex == pinned.ifindex);
-            if let Some(link) = link
-                && !args.all
-                && !selection.takes(link)
-            {
+            let Some(link) = links.iter().find(|link| link.ifindex == pinned.ifindex) else {
+                pins.forget(&pinned)?;
+                continue;
+            };
+            if !args.all && !selection.takes(link) {
                 continue;
             }
-            netns.run(|| pins.detach(&pinned, link.map(|link| link.name.as_str())))??;
-            let Some(link) = link else { continue };
-            if pinned.mode() == crate::bpf::attach::Mode::Clsact {
-                qdisc::remove_unused_clsact(&netns, link.ifindex)?;
+            if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {
+                pins.forget(&pinned)?;
+                continue;
+            }
+            netns.run(|| pins.detach(&pinned, &link.name))??;
+            if pinned.made_qdisc() {
+                qdisc::remove_unused_clsact(&netns, link.ifindex).with_context(|| {
+                    format!("cannot remove the clsact qdisc of {}", place(&netns, &link.name))
+                })?;
             }
             println!("detached from {} of {}", pinned.hook.name(), place(&netns, &link.name));
             unknown.remove(link.name.as_str());

@@ -33,6 +33,9 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
             if (selection.auto || !selection.patterns.is_empty()) && !selection.takes(link) {
                 continue;
             }
+            if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {
+                continue;
+            }
             let here = |row: &&Row| (row.ifindex, row.hook) == (pinned.ifindex, pinned.hook);
             entries.push(Entry {
                 netns: netns.clone(),

@@ -9,8 +9,8 @@ use rtnetlink::Handle;
 
 use super::{netlink::converse, netns::NetNs};
 
-/// Removes the clsact qdisc of an interface if no filter is left on it. An interface that is gone
-/// has none.
+/// Removes the clsact qdisc of an interface if no filter is left on it. That there is none, or no
+/// interface, is no error.
 pub fn remove_unused_clsact(netns: &NetNs, ifindex: u32) -> io::Result<()> {
     let index = ifindex as i32;
     let outcome = converse(netns, async |handle| {
@@ -24,22 +24,32 @@ pub fn remove_unused_clsact(netns: &NetNs, ifindex: u32) -> io::Result<()> {
         request.execute().await
     });
     match outcome {
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT)) => Ok(()),
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)) =>
+        {
+            Ok(())
+        }
         outcome => outcome,
     }
 }
 
-/// The program id of a BPF filter at a hook of an interface that bears one of these names.
-pub fn filter_named(
+/// The same for an interface of the calling thread's namespace, by its name.
+pub fn remove_unused_clsact_of(interface: &str) -> io::Result<()> {
+    let ifindex = nix::net::if_::if_nametoindex(interface)?;
+    remove_unused_clsact(&NetNs::current()?, ifindex)
+}
+
+/// The program ids of the BPF filters at a hook of an interface that bear one of these names.
+pub fn filters_named(
     netns: &NetNs,
     interface: &str,
     hook: Hook,
     names: &[&str],
-) -> io::Result<Option<u32>> {
+) -> io::Result<Vec<u32>> {
     converse(netns, async |handle| {
         let mut links = handle.link().get().match_name(interface.to_owned()).execute();
         let Some(link) = links.try_next().await? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
         let filters = handle.traffic_filter(link.header.index as i32).get();
         let filters = match hook {
@@ -47,7 +57,7 @@ pub fn filter_named(
             Hook::Ingress => filters.ingress(),
         };
         let filters: Vec<_> = filters.execute().try_collect().await?;
-        Ok(filters.iter().find_map(|filter| program_named(filter, names)))
+        Ok(filters.iter().filter_map(|filter| program_named(filter, names)).collect())
     })
 }
 

@@ -70,8 +70,8 @@ fn an_interface_that_is_made_again_is_taken_again() -> Result<()> {
         send_partial(&scene, BRIDGE, 2)?;
         let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
         // Each has its own counters: they are two interfaces.
-        let expected = ["br0 egress: 1 fixed", "br0 egress: 2 fixed"];
-        ensure!(ended.stdout == expected, "{mode}: {ended:?}");
+        // Whoever reads the name sees one interface, whatever its index was.
+        ensure!(ended.stdout == ["br0 egress: 3 fixed"], "{mode}: {ended:?}");
         ensure!(hooks(&scene.host, BRIDGE)?.is_empty(), "{mode}");
     }
     Ok(())
