@@ -58,6 +58,8 @@ pub enum Wish {
 /// A program at a hook of an interface.
 #[derive(Debug)]
 pub struct Attachment {
+    /// The interface's name when it was attached.
+    pub interface: String,
     /// The hook.
     pub hook: Hook,
     /// How it is attached.
@@ -129,7 +131,14 @@ impl Object {
             let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
             match classifier.attach_with_options(interface, attach_type(hook), tcx) {
                 Ok(link) => {
-                    return Ok(Attachment { hook, mode: Mode::Tcx, made_qdisc: false, link });
+                    let interface = interface.to_owned();
+                    return Ok(Attachment {
+                        interface,
+                        hook,
+                        mode: Mode::Tcx,
+                        made_qdisc: false,
+                        link,
+                    });
                 }
                 Err(error) if wish == Wish::Auto && lacks_tcx(&error) => {}
                 Err(error) => return Err(refused(error)),
@@ -149,7 +158,8 @@ impl Object {
             }
             refused(error)
         })?;
-        Ok(Attachment { hook, mode: Mode::Clsact, made_qdisc, link })
+        let interface = interface.to_owned();
+        Ok(Attachment { interface, hook, mode: Mode::Clsact, made_qdisc, link })
     }
 
     /// Takes a program off. An interface that is gone took it along: that is no error.
@@ -157,7 +167,7 @@ impl Object {
         let hook = attachment.hook;
         match self.classifier(hook)?.detach(attachment.link) {
             Err(error) if !is_gone(&error) => Err(AttachError::Refused {
-                interface: "an interface".to_owned(),
+                interface: attachment.interface,
                 hook,
                 cause: Explained::new(error),
             }),
@@ -180,28 +190,30 @@ const FIRST: u16 = 1;
 /// The priority that lets the kernel choose.
 const ANY: u16 = 0;
 
-/// The id of a program of ours that is at a hook already, and how it is attached.
+/// The id of a program of ours that is at a hook already, and how it is attached. Where that cannot
+/// be found out, for want of a privilege, it is no reason not to attach: a packet that is fixed twice
+/// is still right.
 fn resident(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
-    [Mode::Tcx, Mode::Clsact]
-        .into_iter()
-        .find_map(|mode| residents(interface, hook, mode).first().map(|id| (*id, mode)))
+    [Mode::Tcx, Mode::Clsact].into_iter().find_map(|mode| {
+        let ids = residents(interface, hook, mode).unwrap_or_default();
+        ids.first().map(|id| (*id, mode))
+    })
 }
 
 /// The ids of our programs at a hook of an interface of the calling thread's namespace.
-pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> Vec<u32> {
+pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> io::Result<Vec<u32>> {
     let ours = [program::EGRESS, program::INGRESS];
     match mode {
-        Mode::Tcx => {
-            let found = SchedClassifier::query_tcx(interface, attach_type(hook));
-            let programs = found.map(|(_, programs)| programs).unwrap_or_default();
-            let named = programs
+        Mode::Tcx => match SchedClassifier::query_tcx(interface, attach_type(hook)) {
+            Ok((_, programs)) => Ok(programs
                 .iter()
-                .filter(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)));
-            named.map(|program| program.id()).collect()
-        }
-        Mode::Clsact => NetNs::current()
-            .and_then(|netns| qdisc::filters_named(&netns, interface, hook, &ours))
-            .unwrap_or_default(),
+                .filter(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
+                .map(|program| program.id())
+                .collect()),
+            Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
+            Err(error) => Err(io::Error::other(error)),
+        },
+        Mode::Clsact => qdisc::filters_named(&NetNs::current()?, interface, hook, &ours),
     }
 }
 

@@ -215,7 +215,9 @@ impl Pins {
                 .map(|program| program.id())
                 .map_err(refused("look at", &path))?,
         };
-        Ok(residents(interface, pinned.hook, pinned.mode()).contains(&behind))
+        let there = residents(interface, pinned.hook, pinned.mode())
+            .map_err(file("find the interface's programs for", &path))?;
+        Ok(there.contains(&behind))
     }
 
     /// Removes a pin that holds nothing any more, with what was counted for it.
