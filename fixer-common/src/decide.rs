@@ -3,7 +3,7 @@
 use crate::{
     checksum,
     frame::Frame,
-    parse::{Datagram, NoDatagram, Zero, parse, read},
+    parse::{Datagram, NoDatagram, parse, read},
     rule::Rules,
     verdict::Verdict,
 };
@@ -54,14 +54,15 @@ pub fn decide(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> O
 fn compare(frame: &(impl Frame + ?Sized), datagram: &Datagram) -> Result<Decision, Verdict> {
     let at = datagram.checksum_at as u32;
     let stored = u16::from_be_bytes(read(frame, datagram.checksum_at)?);
-    if stored == 0 && datagram.zero == Zero::NoChecksum {
+    let is_none = stored == 0 && datagram.is_udp;
+    if is_none && !datagram.is_ipv6 {
         return Ok(Decision::Leave(Verdict::Unchecked, Field { at, stored, expected: 0 }));
     }
     let whole = checksum::range(frame, datagram.start, datagram.len, datagram.pseudo_header)
         .ok_or(Verdict::Failed)?;
     // Taking a word out of a ones' complement sum is adding its complement (RFC 1624, eqn. 3).
     let field = Field { at, stored, expected: whole.word(!stored).complement() };
-    Ok(if stored == 0 && datagram.zero == Zero::Illegal {
+    Ok(if is_none {
         Decision::Leave(Verdict::Corrupt, field)
     } else if whole.verifies() {
         Decision::Leave(Verdict::Valid, field)

@@ -20,6 +20,18 @@ pub trait Frame {
     /// The `N` bytes at `offset`, or `None` where they cannot be read.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The first `N` bytes, or `None` where they cannot be read.
+    fn head<const N: usize>(&self) -> Option<&[u8; N]>;
+
+    /// The same number, which is at most `MOST`, as one that the frame's owner cannot foretell.
+    ///
+    /// The kernel's verifier walks on from where several ways meet once for every number that it
+    /// foresees there. What it cannot foresee it walks through once. `MOST` has all its bits set.
+    #[inline(always)]
+    fn launder<const MOST: usize>(&self, number: usize) -> usize {
+        number & MOST
+    }
+
     /// The offset `distance` bytes behind `offset`: their sum, made the way that the frame's owner
     /// can follow.
     #[inline(always)]
@@ -49,5 +61,9 @@ impl Frame for [u8] {
 
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.first_chunk()
     }
 }

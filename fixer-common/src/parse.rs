@@ -3,7 +3,7 @@
 use crate::{
     checksum::{self, Sum},
     frame::Frame,
-    rule::{Kinds, Ports, Rules},
+    rule::{Kind, Ports, Rules},
     verdict::Verdict,
     wire::{
         ethernet, ipv4,
@@ -26,19 +26,11 @@ pub struct Datagram {
     pub checksum_at: usize,
     /// The sum of the pseudo-header.
     pub pseudo_header: Sum,
-    /// What a stored 0 means.
-    pub zero: Zero,
-}
-
-/// What a checksum field that holds 0 means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Zero {
-    /// UDP over IPv4: the sender chose no checksum (RFC 768).
-    NoChecksum,
-    /// UDP over IPv6: there has to be one, and a computed 0 is sent as 0xffff (RFC 8200, section 8.1).
-    Illegal,
-    /// TCP: a number like any other.
-    Number,
+    /// Whether it is UDP, for which a stored 0 is no sum: over IPv4 the sender chose none (RFC 768),
+    /// over IPv6 there has to be one (RFC 8200, section 8.1).
+    pub is_udp: bool,
+    /// Whether it travels over IPv6.
+    pub is_ipv6: bool,
 }
 
 /// Why a frame holds no datagram to look at.
@@ -61,23 +53,20 @@ pub fn parse(
     frame: &(impl Frame + ?Sized),
     rules: &(impl Rules + ?Sized),
 ) -> Result<Datagram, NoDatagram> {
-    let network = network(frame, rules)?;
-    let ports = if network.is_later_fragment {
-        None
-    } else {
-        let at = network.payload_at + transport::PORTS;
-        Some(Ports::from_wire(identify(frame, at)?))
-    };
-    if !rules.match_any(network.kind, ports) {
-        return Err(NoDatagram::NotOurs);
-    }
+    let (tags, ether_type) = ethernet(frame)?;
+    let at = ethernet::LEN + tags * vlan::LEN;
+    let network = match ether_type {
+        ethernet::IPV4 => ipv4(frame, rules, at),
+        ethernet::IPV6 if rules.want_ipv6() => ipv6(frame, rules, at),
+        _ => Err(NoDatagram::NotOurs),
+    }?;
     if network.is_fragment {
         return Err(NoDatagram::Ours(Verdict::Fragment));
     }
     if frame.is_gso() {
         return Err(NoDatagram::Ours(Verdict::Gso));
     }
-    datagram(frame, &network).map_err(NoDatagram::Ours)
+    datagram(frame, tags, at, &network).map_err(NoDatagram::Ours)
 }
 
 /// The most VLAN tags inside a frame that are looked behind.
@@ -87,27 +76,9 @@ pub const MOST_TAGS: usize = 2;
 /// counting tags: what the program can take out of a frame and put back is limited by its stack.
 pub const FARTHEST_START: usize = 156;
 
-/// What the network header says about the packet.
-struct Network {
-    /// VLAN tags before the network header.
-    tags: usize,
-    kind: Kinds,
-    protocol: u8,
-    /// Where the addresses lie.
-    addresses_at: usize,
-    /// Where the transport header starts, if this is not a later fragment.
-    payload_at: usize,
-    /// Where the packet ends by its own account. It may lie before `payload_at`, or behind the frame.
-    end: usize,
-    is_fragment: bool,
-    is_later_fragment: bool,
-}
-
+/// How many VLAN tags stand inside the frame, and the EtherType behind them.
 #[inline(always)]
-fn network(
-    frame: &(impl Frame + ?Sized),
-    rules: &(impl Rules + ?Sized),
-) -> Result<Network, NoDatagram> {
+fn ethernet(frame: &(impl Frame + ?Sized)) -> Result<(usize, u16), NoDatagram> {
     let mut at = ethernet::ETHER_TYPE;
     let mut ether_type = u16::from_be_bytes(identify(frame, at)?);
     let mut tags = 0;
@@ -119,16 +90,49 @@ fn network(
         at += vlan::LEN;
         ether_type = u16::from_be_bytes(identify(frame, at)?);
     }
-    let at = ethernet::LEN + tags * vlan::LEN;
-    match ether_type {
-        ethernet::IPV4 => ipv4(frame, tags, at),
-        ethernet::IPV6 if rules.kinds().meets(Kinds::IPV6) => ipv6(frame, tags, at),
-        _ => Err(NoDatagram::NotOurs),
+    // Every place in the frame is counted from here on: foreseen, all that follows would be walked
+    // through once for each number of tags.
+    const MOST: usize = (MOST_TAGS + 1).next_power_of_two() - 1;
+    Ok((frame.launder::<MOST>(tags), ether_type))
+}
+
+/// What the network header says about a packet that a rule matches.
+struct Network {
+    is_udp: bool,
+    is_ipv6: bool,
+    /// Where the transport header starts, if this is not a later fragment.
+    payload_at: usize,
+    /// Where the packet ends by its own account. It may lie before `payload_at`, or behind the frame.
+    end: usize,
+    is_fragment: bool,
+}
+
+impl Network {
+    /// The same for packets of every kind, so that all that follows is walked through once.
+    #[inline(always)]
+    fn new(
+        frame: &(impl Frame + ?Sized),
+        kind: Kind,
+        payload_at: usize,
+        end: usize,
+        is_fragment: bool,
+    ) -> Self {
+        Self {
+            is_udp: frame.launder::<1>(kind.is_udp().into()) != 0,
+            is_ipv6: frame.launder::<1>(kind.is_ipv6().into()) != 0,
+            payload_at: frame.launder::<FARTHEST>(payload_at),
+            end,
+            is_fragment,
+        }
     }
 }
 
 #[inline(always)]
-fn ipv4(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network, NoDatagram> {
+fn ipv4(
+    frame: &(impl Frame + ?Sized),
+    rules: &(impl Rules + ?Sized),
+    at: usize,
+) -> Result<Network, NoDatagram> {
     let [version_ihl] = identify(frame, at + ipv4::VERSION_IHL)?;
     let header_len = usize::from(version_ihl & 0xf) * 4;
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
@@ -137,16 +141,29 @@ fn ipv4(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network
     let [protocol] = identify(frame, at + ipv4::PROTOCOL)?;
     let total_length = u16::from_be_bytes(identify(frame, at + ipv4::TOTAL_LENGTH)?);
     let fragment = u16::from_be_bytes(identify(frame, at + ipv4::FRAGMENT)?);
-    Ok(Network {
-        tags,
-        kind: Kinds::over_ipv4(protocol),
-        protocol,
-        addresses_at: at + ipv4::ADDRESSES,
-        payload_at: at + header_len,
-        end: at + usize::from(total_length),
-        is_fragment: fragment & (ipv4::MORE_FRAGMENTS | ipv4::FRAGMENT_OFFSET) != 0,
-        is_later_fragment: fragment & ipv4::FRAGMENT_OFFSET != 0,
-    })
+    let is_later_fragment = fragment & ipv4::FRAGMENT_OFFSET != 0;
+    let kind = Kind::over_ipv4(protocol).ok_or(NoDatagram::NotOurs)?;
+    let payload_at = at + header_len;
+    matches(frame, rules, kind, (!is_later_fragment).then_some(payload_at))?;
+    let is_fragment = is_later_fragment || fragment & ipv4::MORE_FRAGMENTS != 0;
+    let end = at + usize::from(total_length);
+    Ok(Network::new(frame, kind, payload_at, end, is_fragment))
+}
+
+/// Whether a rule asks for packets of this kind, and for the ports of the transport header that
+/// starts there, if it is in this packet.
+#[inline(always)]
+fn matches(
+    frame: &(impl Frame + ?Sized),
+    rules: &(impl Rules + ?Sized),
+    kind: Kind,
+    transport_at: Option<usize>,
+) -> Result<(), NoDatagram> {
+    let ports = match transport_at {
+        Some(at) => Some(Ports::from_wire(identify(frame, at + transport::PORTS)?)),
+        None => None,
+    };
+    rules.match_any(kind, ports).then_some(()).ok_or(NoDatagram::NotOurs)
 }
 
 /// How many extension headers are walked through. RFC 8200 knows six in one packet.
@@ -156,7 +173,11 @@ const MOST_EXTENSIONS: usize = 6;
 const FARTHEST: usize = (1 << 11) - 1;
 
 #[inline(always)]
-fn ipv6(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network, NoDatagram> {
+fn ipv6(
+    frame: &(impl Frame + ?Sized),
+    rules: &(impl Rules + ?Sized),
+    at: usize,
+) -> Result<Network, NoDatagram> {
     let [version] = identify(frame, at + ipv6::VERSION)?;
     if version >> 4 != 6 {
         return Err(NoDatagram::NotOurs);
@@ -166,7 +187,7 @@ fn ipv6(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network
     let mut payload_at = at + ipv6::LEN;
     let (mut is_fragment, mut is_later_fragment) = (false, false);
     for _ in 0..MOST_EXTENSIONS {
-        if Kinds::over_ipv6(protocol) != Kinds::NONE || is_later_fragment {
+        if Kind::over_ipv6(protocol).is_some() || is_later_fragment {
             break;
         }
         let start: [u8; 4] = identify(frame, payload_at + extension::START)?;
@@ -192,28 +213,25 @@ fn ipv6(frame: &(impl Frame + ?Sized), tags: usize, at: usize) -> Result<Network
         }
         payload_at = frame.beyond(payload_at, len) & FARTHEST;
     }
-    Ok(Network {
-        tags,
-        kind: Kinds::over_ipv6(protocol),
-        protocol,
-        addresses_at: at + ipv6::ADDRESSES,
-        payload_at,
-        end: at + ipv6::LEN + usize::from(payload_length),
-        is_fragment,
-        is_later_fragment,
-    })
+    let kind = Kind::over_ipv6(protocol).ok_or(NoDatagram::NotOurs)?;
+    matches(frame, rules, kind, (!is_later_fragment).then_some(payload_at))?;
+    let end = at + ipv6::LEN + usize::from(payload_length);
+    Ok(Network::new(frame, kind, payload_at, end, is_fragment))
 }
 
 #[inline(always)]
-fn datagram(frame: &(impl Frame + ?Sized), network: &Network) -> Result<Datagram, Verdict> {
-    let start = network.payload_at;
-    let is_udp = network.protocol == udp::PROTOCOL;
-    let (header_len, checksum) =
-        if is_udp { (udp::LEN, udp::CHECKSUM) } else { (tcp::LEN, tcp::CHECKSUM) };
-    if network.end > frame.len() || start + header_len > network.end {
+fn datagram(
+    frame: &(impl Frame + ?Sized),
+    tags: usize,
+    at: usize,
+    network: &Network,
+) -> Result<Datagram, Verdict> {
+    let &Network { is_udp, is_ipv6, payload_at: start, end, .. } = network;
+    let header_len = if is_udp { udp::LEN } else { tcp::LEN };
+    if end > frame.len() || start + header_len > end {
         return Err(Verdict::Malformed);
     }
-    let len = network.end - start;
+    let len = end - start;
     let agrees = if is_udp {
         usize::from(u16::from_be_bytes(read(frame, start + udp::LENGTH)?)) == len
     } else {
@@ -223,27 +241,25 @@ fn datagram(frame: &(impl Frame + ?Sized), network: &Network) -> Result<Datagram
     if !agrees {
         return Err(Verdict::Malformed);
     }
-    if len > checksum::LONGEST || start - network.tags * vlan::LEN > FARTHEST_START {
+    if len > checksum::LONGEST || start - tags * vlan::LEN > FARTHEST_START {
         return Err(Verdict::Oversize);
     }
-    let sum = Sum::default().word(u16::from(network.protocol)).word(len as u16);
-    let is_ipv6 = Kinds::IPV6.meets(network.kind);
+    let (protocol, checksum) =
+        if is_udp { (udp::PROTOCOL, udp::CHECKSUM) } else { (tcp::PROTOCOL, tcp::CHECKSUM) };
+    let sum = Sum::default().word(u16::from(protocol)).word(len as u16);
     let pseudo_header = if is_ipv6 {
-        sum.bytes::<{ ipv6::ADDRESSES_LEN }>(frame, network.addresses_at)
+        sum.bytes::<{ ipv6::ADDRESSES_LEN }>(frame, at + ipv6::ADDRESSES)
     } else {
-        sum.bytes::<{ ipv4::ADDRESSES_LEN }>(frame, network.addresses_at)
+        sum.bytes::<{ ipv4::ADDRESSES_LEN }>(frame, at + ipv4::ADDRESSES)
     };
     Ok(Datagram {
-        tags: network.tags,
+        tags,
         start,
         len,
-        checksum_at: start + checksum,
+        checksum_at: start + frame.launder::<31>(checksum),
         pseudo_header: pseudo_header.ok_or(Verdict::Failed)?,
-        zero: match (is_udp, is_ipv6) {
-            (true, false) => Zero::NoChecksum,
-            (true, true) => Zero::Illegal,
-            (false, _) => Zero::Number,
-        },
+        is_udp,
+        is_ipv6,
     })
 }
 

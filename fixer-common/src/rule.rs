@@ -1,70 +1,84 @@
 //! Which packets are ours: a transport and two ports, each of them exact or any.
 
+use zerocopy::{Immutable, IntoBytes};
+
 use crate::wire::{tcp, udp};
 
-/// Kinds of transport over IP, as a set: a rule asks for some, a packet is of one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds(u8);
-
-impl Kinds {
-    /// No kind at all.
-    pub const NONE: Self = Self(0);
+/// A kind of transport over IP. Every packet that can match is of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
     /// UDP over IPv4.
-    pub const UDP4: Self = Self(1);
+    Udp4,
     /// TCP over IPv4.
-    pub const TCP4: Self = Self(2);
+    Tcp4,
     /// UDP over IPv6.
-    pub const UDP6: Self = Self(4);
+    Udp6,
     /// TCP over IPv6.
-    pub const TCP6: Self = Self(8);
-    /// UDP over either.
-    pub const UDP: Self = Self::UDP4.union(Self::UDP6);
-    /// TCP over either.
-    pub const TCP: Self = Self::TCP4.union(Self::TCP6);
-    /// Either over IPv6.
-    pub const IPV6: Self = Self::UDP6.union(Self::TCP6);
+    Tcp6,
+}
+
+impl Kind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::Udp4, Self::Tcp4, Self::Udp6, Self::Tcp6];
 
     /// The kind of a packet over IPv4 with this protocol.
     #[inline(always)]
-    pub const fn over_ipv4(protocol: u8) -> Self {
+    pub const fn over_ipv4(protocol: u8) -> Option<Self> {
         match protocol {
-            udp::PROTOCOL => Self::UDP4,
-            tcp::PROTOCOL => Self::TCP4,
-            _ => Self::NONE,
+            udp::PROTOCOL => Some(Self::Udp4),
+            tcp::PROTOCOL => Some(Self::Tcp4),
+            _ => None,
         }
     }
 
     /// The kind of a packet over IPv6 with this protocol.
     #[inline(always)]
-    pub const fn over_ipv6(protocol: u8) -> Self {
+    pub const fn over_ipv6(protocol: u8) -> Option<Self> {
         match protocol {
-            udp::PROTOCOL => Self::UDP6,
-            tcp::PROTOCOL => Self::TCP6,
-            _ => Self::NONE,
+            udp::PROTOCOL => Some(Self::Udp6),
+            tcp::PROTOCOL => Some(Self::Tcp6),
+            _ => None,
         }
     }
 
-    /// The set with these bits, as the configuration carries it.
+    /// Whether the transport is UDP.
     #[inline(always)]
-    pub const fn from_bits(bits: u8) -> Self {
-        Self(bits)
+    pub const fn is_udp(self) -> bool {
+        matches!(self, Self::Udp4 | Self::Udp6)
     }
 
-    /// The bits of the set, as the configuration carries them.
-    pub const fn bits(self) -> u8 {
-        self.0
-    }
-
-    /// Whether a kind is in both sets.
+    /// Whether the network is IPv6.
     #[inline(always)]
-    pub const fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+    pub const fn is_ipv6(self) -> bool {
+        matches!(self, Self::Udp6 | Self::Tcp6)
+    }
+}
+
+/// Kinds of transport, as a set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// UDP over either network.
+    pub const UDP: Self = Self::of(&[Kind::Udp4, Kind::Udp6]);
+    /// TCP over either network.
+    pub const TCP: Self = Self::of(&[Kind::Tcp4, Kind::Tcp6]);
+    /// Every kind.
+    pub const ALL: Self = Self::of(&Kind::ALL);
+
+    /// The set of these kinds.
+    pub const fn of(kinds: &[Kind]) -> Self {
+        let (mut set, mut at) = (0, 0);
+        while at < kinds.len() {
+            set |= 1 << kinds[at] as u8;
+            at += 1;
+        }
+        Self(set)
     }
 
-    /// The kinds that are in either set.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    /// Whether a kind is in the set.
+    pub const fn has(self, kind: Kind) -> bool {
+        self.0 & 1 << kind as u8 != 0
     }
 }
 
@@ -80,44 +94,57 @@ impl Ports {
     }
 }
 
-/// A packet matches a rule if it is of one of its kinds and its ports, masked, are the wanted ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// The kinds of transport the rule is about.
-    pub kinds: Kinds,
+/// What a rule wants of the ports of a packet: some of their bits, masked, are those wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Filter {
     /// Which bits of the two ports count, laid out like [`Ports`].
     pub mask: u32,
     /// What those bits must be; 0 wherever the mask is 0.
     pub wanted: u32,
 }
 
-impl Rule {
-    /// The replies of a DHCP server to a client (RFC 2131, section 4.1): UDP over IPv4, 67 to 68.
-    pub const DHCP: Self = Self::new(Kinds::UDP4, Some(67), Some(68));
-
-    /// The replies of a DHCPv6 server to a client (RFC 8415, section 7.2): UDP over IPv6, 547 to 546.
-    pub const DHCPV6: Self = Self::new(Kinds::UDP6, Some(547), Some(546));
-
-    /// A rule for a source and a destination port; `None` is any.
-    pub const fn new(kinds: Kinds, source: Option<u16>, destination: Option<u16>) -> Self {
+impl Filter {
+    /// For a source and a destination port; `None` is any.
+    const fn new(source: Option<u16>, destination: Option<u16>) -> Self {
         let (source_mask, source) = exact_or_any(source);
         let (destination_mask, destination) = exact_or_any(destination);
         Self {
-            kinds,
             mask: side_by_side(source_mask, destination_mask),
             wanted: side_by_side(source, destination),
         }
     }
 
-    /// Whether a packet of this kind with these ports matches. A packet whose ports cannot be seen
-    /// (`None`: a later fragment) matches a rule that asks for none.
+    /// Whether these ports are wanted. Ports that cannot be seen (`None`: a later fragment) are if
+    /// the rule asks for none.
     #[inline(always)]
-    pub const fn matches(self, kind: Kinds, ports: Option<Ports>) -> bool {
-        self.kinds.meets(kind)
-            && match ports {
-                Some(Ports(ports)) => ports & self.mask == self.wanted,
-                None => self.mask == 0,
-            }
+    pub const fn matches(self, ports: Option<Ports>) -> bool {
+        match ports {
+            Some(Ports(ports)) => ports & self.mask == self.wanted,
+            None => self.mask == 0,
+        }
+    }
+}
+
+/// A packet matches a rule if it is of one of its kinds and its ports are the wanted ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The kinds of transport the rule is about.
+    pub kinds: Kinds,
+    /// What it wants of the ports.
+    pub filter: Filter,
+}
+
+impl Rule {
+    /// The replies of a DHCP server to a client (RFC 2131, section 4.1): UDP over IPv4, 67 to 68.
+    pub const DHCP: Self = Self::new(Kinds::of(&[Kind::Udp4]), Some(67), Some(68));
+
+    /// The replies of a DHCPv6 server to a client (RFC 8415, section 7.2): UDP over IPv6, 547 to 546.
+    pub const DHCPV6: Self = Self::new(Kinds::of(&[Kind::Udp6]), Some(547), Some(546));
+
+    /// A rule for a source and a destination port; `None` is any.
+    pub const fn new(kinds: Kinds, source: Option<u16>, destination: Option<u16>) -> Self {
+        Self { kinds, filter: Filter::new(source, destination) }
     }
 }
 
@@ -136,45 +163,56 @@ const fn side_by_side(source: u16, destination: u16) -> u32 {
 /// The most rules that a configuration can hold.
 pub const MOST: usize = 8;
 
-/// The rules of a configuration: a slice in userspace, constants of the loaded program in the kernel.
+/// The rules of a configuration, sorted by the kinds they are about: a slice in userspace, constants
+/// of the loaded program in the kernel.
 pub trait Rules {
-    /// The kinds that at least one rule asks for.
-    fn kinds(&self) -> Kinds;
+    /// How many rules are about packets of this kind; at most [`MOST`].
+    fn count(&self, kind: Kind) -> usize;
 
-    /// How many rules there are; at most [`MOST`].
-    fn count(&self) -> usize;
+    /// What the rule at this place, below [`count`](Rules::count), wants of the ports.
+    fn filter(&self, kind: Kind, place: usize) -> Filter;
 
-    /// The rule at this place, below [`count`](Rules::count).
-    fn rule(&self, place: usize) -> Rule;
-
-    /// Whether any rule matches.
+    /// Whether any rule is about packets over IPv6.
     #[inline(always)]
-    fn match_any(&self, kind: Kinds, ports: Option<Ports>) -> bool {
-        // Unrolled by the compiler and cut by the verifier: behind the last rule nothing is left.
-        for place in 0..MOST {
-            if place >= self.count() {
-                return false;
-            }
-            if self.rule(place).matches(kind, ports) {
-                return true;
-            }
+    fn want_ipv6(&self) -> bool {
+        self.count(Kind::Udp6) > 0 || self.count(Kind::Tcp6) > 0
+    }
+
+    /// Whether any rule matches a packet of this kind with these ports.
+    #[inline(always)]
+    fn match_any(&self, kind: Kind, ports: Option<Ports>) -> bool {
+        let count = self.count(kind);
+        // Written out, for the verifier cuts it: behind the last rule of a configuration nothing is left.
+        macro_rules! any {
+            ($($place:literal)*) => {$(
+                if count == $place {
+                    return false;
+                }
+                if self.filter(kind, $place).matches(ports) {
+                    return true;
+                }
+            )*};
         }
+        any!(0 1 2 3 4 5 6 7);
+        const _: () = assert!(MOST == 8);
         false
     }
 }
 
 impl Rules for [Rule] {
-    fn kinds(&self) -> Kinds {
-        self.iter().fold(Kinds::default(), |kinds, rule| kinds.union(rule.kinds))
+    fn count(&self, kind: Kind) -> usize {
+        about(self, kind).count()
     }
 
-    fn count(&self) -> usize {
-        self.len()
+    fn filter(&self, kind: Kind, place: usize) -> Filter {
+        // None at all is a filter that asks for a bit outside its mask: it matches nothing.
+        about(self, kind).nth(place).unwrap_or(Filter { mask: 0, wanted: 1 })
     }
+}
 
-    fn rule(&self, place: usize) -> Rule {
-        self[place]
-    }
+/// What the rules about this kind want of the ports.
+fn about(rules: &[Rule], kind: Kind) -> impl Iterator<Item = Filter> {
+    rules.iter().filter(move |rule| rule.kinds.has(kind)).map(|rule| rule.filter)
 }
 
 #[cfg(test)]
@@ -185,29 +223,32 @@ mod tests {
         Some(Ports(side_by_side(source, destination)))
     }
 
+    const FROM_4011: Rule = Rule::new(Kinds::UDP, Some(4011), None);
+
     #[test]
     fn a_port_is_exact_or_any() {
-        let dhcp = Rule::DHCP;
-        assert!(dhcp.matches(Kinds::UDP4, ports(67, 68)));
-        assert!(!dhcp.matches(Kinds::UDP4, ports(68, 67)));
-        assert!(!dhcp.matches(Kinds::from_bits(2), ports(67, 68)));
-        let from_4011 = Rule::new(Kinds::UDP4, Some(4011), None);
-        assert!(from_4011.matches(Kinds::UDP4, ports(4011, 1)));
-        assert!(!from_4011.matches(Kinds::UDP4, ports(1, 4011)));
+        let dhcp = Rule::DHCP.filter;
+        assert!(dhcp.matches(ports(67, 68)));
+        assert!(!dhcp.matches(ports(68, 67)));
+        assert!(FROM_4011.filter.matches(ports(4011, 1)));
+        assert!(!FROM_4011.filter.matches(ports(1, 4011)));
     }
 
     #[test]
     fn hidden_ports_match_only_a_rule_that_asks_for_none() {
-        assert!(!Rule::DHCP.matches(Kinds::UDP4, None));
-        assert!(Rule::new(Kinds::UDP4, None, None).matches(Kinds::UDP4, None));
+        assert!(!Rule::DHCP.filter.matches(None));
+        assert!(Rule::new(Kinds::UDP, None, None).filter.matches(None));
     }
 
     #[test]
-    fn any_of_the_rules_will_do() {
-        let rules = [Rule::DHCP, Rule::new(Kinds::UDP4, Some(4011), None)];
-        assert!(rules.match_any(Kinds::UDP4, ports(4011, 9)));
-        assert!(rules.match_any(Kinds::UDP4, ports(67, 68)));
-        assert!(!rules.match_any(Kinds::UDP4, ports(67, 69)));
-        assert!(!rules[..0].match_any(Kinds::UDP4, ports(67, 68)));
+    fn any_of_the_rules_about_its_kind_will_do() {
+        let rules = [Rule::DHCP, FROM_4011];
+        assert!(rules.match_any(Kind::Udp4, ports(4011, 9)));
+        assert!(rules.match_any(Kind::Udp6, ports(4011, 9)));
+        assert!(rules.match_any(Kind::Udp4, ports(67, 68)));
+        assert!(!rules.match_any(Kind::Udp6, ports(67, 68)));
+        assert!(!rules.match_any(Kind::Tcp4, ports(67, 68)));
+        assert!(!rules.match_any(Kind::Udp4, ports(67, 69)));
+        assert!(!rules[..0].match_any(Kind::Udp4, ports(67, 68)));
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     frame::Frame,
-    rule::{Kinds, Ports, Rules},
+    rule::{Kind, Ports, Rules},
     wire::{
         ethernet, ipv4,
         ipv6::{self, extension},
@@ -26,38 +26,52 @@ const PORTS6: usize = IP + ipv6::LEN + transport::PORTS;
 /// What is read of every packet: up to the ports of a plain IPv4 packet.
 const HEAD: usize = PORTS4 + 4;
 
+/// EtherType, and version and header length behind it: which bits of the word that they start count,
+/// and what these are for IPv4 without options.
+const PLAIN: (u32, u32) = {
+    let [a, b] = ethernet::IPV4.to_be_bytes();
+    (word([0xff, 0xff, 0xff, 0]), word([a, b, ipv4::PLAIN, 0]))
+};
+
+const _: () = assert!(ethernet::ETHER_TYPE + 2 == IP + ipv4::VERSION_IHL);
+
 /// Whether the frame may match a rule. A frame whose head is out of reach may.
 #[inline(always)]
 pub fn may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> bool {
-    let Some(head) = frame.load::<HEAD>(0) else {
+    let Some(head) = frame.head::<HEAD>() else {
         return true;
     };
-    let ether_type = [head[ethernet::ETHER_TYPE], head[ethernet::ETHER_TYPE + 1]];
-    match u16::from_be_bytes(ether_type) {
+    let (mask, plain) = PLAIN;
+    if word(at(head, ethernet::ETHER_TYPE)) & mask == plain {
+        let ports = Some(Ports::from_wire(at(head, PORTS4)));
+        return Kind::over_ipv4(head[IP + ipv4::PROTOCOL])
+            .is_some_and(|kind| rules.match_any(kind, ports));
+    }
+    match u16::from_be_bytes(at(head, ethernet::ETHER_TYPE)) {
+        ethernet::IPV6 => rules.want_ipv6() && may_match_ipv6(frame, head, rules),
         ethernet::IPV4 => {
-            let kind = Kinds::over_ipv4(head[IP + ipv4::PROTOCOL]);
-            if !rules.kinds().meets(kind) {
-                return false;
-            }
-            let ports = [head[PORTS4], head[PORTS4 + 1], head[PORTS4 + 2], head[PORTS4 + 3]];
-            head[IP + ipv4::VERSION_IHL] != ipv4::PLAIN
-                || rules.match_any(kind, Some(Ports::from_wire(ports)))
-        }
-        ethernet::IPV6 if rules.kinds().meets(Kinds::IPV6) => {
-            let next_header = head[IP + ipv6::NEXT_HEADER];
-            let kind = Kinds::over_ipv6(next_header);
-            if kind == Kinds::NONE {
-                return is_extension(next_header);
-            }
-            rules.kinds().meets(kind)
-                && frame
-                    .load(PORTS6)
-                    .is_none_or(|ports| rules.match_any(kind, Some(Ports::from_wire(ports))))
+            Kind::over_ipv4(head[IP + ipv4::PROTOCOL]).is_some_and(|kind| rules.count(kind) > 0)
         }
         // What is behind a tag inside the frame is for a closer look; such frames are rare, for the
         // kernel keeps a frame's outer tag beside it.
-        ether_type => vlan::is_tag(ether_type) && rules.count() > 0,
+        ether_type => vlan::is_tag(ether_type),
     }
+}
+
+#[inline(always)]
+fn may_match_ipv6(
+    frame: &(impl Frame + ?Sized),
+    head: &[u8; HEAD],
+    rules: &(impl Rules + ?Sized),
+) -> bool {
+    let next_header = head[IP + ipv6::NEXT_HEADER];
+    let Some(kind) = Kind::over_ipv6(next_header) else {
+        return is_extension(next_header);
+    };
+    rules.count(kind) > 0
+        && frame
+            .load(PORTS6)
+            .is_none_or(|ports| rules.match_any(kind, Some(Ports::from_wire(ports))))
 }
 
 /// Whether a transport header may come behind this one.
@@ -71,4 +85,18 @@ const fn is_extension(next_header: u8) -> bool {
             | extension::AUTHENTICATION
             | extension::DESTINATION
     )
+}
+
+/// Four bytes as one number to compare at once.
+#[inline(always)]
+const fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_ne_bytes(bytes)
+}
+
+/// The bytes at this place of the head.
+#[inline(always)]
+fn at<const N: usize>(head: &[u8; HEAD], place: usize) -> [u8; N] {
+    let mut bytes = [0; N];
+    bytes.copy_from_slice(&head[place..place + N]);
+    bytes
 }

@@ -60,21 +60,20 @@ pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
 fn padded<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
     let len = skb.len();
     let needed = ethernet::LEN + BACK + KEPT;
-    if len >= needed {
-        return complete::<OUT, BACK>(skb, field);
-    }
-    if let Err(refusal) = skb.set_len(needed) {
+    if len < needed
+        && let Err(refusal) = skb.set_len(needed)
+    {
         refused(Step::Pad, refusal);
         return Verdict::Failed;
     }
     let verdict = complete::<OUT, BACK>(skb, field);
-    match skb.set_len(len) {
-        Ok(()) => verdict,
-        Err(refusal) => {
-            refused(Step::Trim, refusal);
-            Verdict::Dropped
-        }
+    if len < needed
+        && let Err(refusal) = skb.set_len(len)
+    {
+        refused(Step::Trim, refusal);
+        return Verdict::Dropped;
     }
+    verdict
 }
 
 /// Clears the mark and stores the sum.

@@ -1,33 +1,31 @@
-//! The configuration, as constants of the loaded program.
+//! The configuration, as a constant of the loaded program.
 //!
-//! `fixer_common::abi::config` describes each of them; the loader overrides the values before the
-//! verifier sees them, and the verifier removes the code that they make unreachable.
+//! `fixer_common::abi::config` describes it; the loader overrides the values before the verifier
+//! sees them, and the verifier removes the code that they make unreachable. Only the loads stay, so
+//! each field is read where it is needed and nowhere else.
 
-use aya_ebpf::Global;
-use fixer_common::rule::{Kinds, MOST, Rule, Rules};
+use core::ptr;
 
-#[unsafe(no_mangle)]
-static OBSERVE_ONLY: Global<u8> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static KINDS: Global<u8> = Global::new(0);
-
-#[unsafe(no_mangle)]
-static RULE_COUNT: Global<u32> = Global::new(0);
+use fixer_common::{
+    abi::config::Config,
+    rule::{Filter, Kind, Rules},
+};
 
 #[unsafe(no_mangle)]
-static RULE_KINDS: [Global<u8>; MOST] = [const { Global::new(0) }; MOST];
+static CONFIG: Config = Config::NONE;
 
-#[unsafe(no_mangle)]
-static RULE_MASKS: [Global<u32>; MOST] = [const { Global::new(0) }; MOST];
-
-#[unsafe(no_mangle)]
-static RULE_WANTED: [Global<u32>; MOST] = [const { Global::new(0) }; MOST];
+/// Reads a field of the configuration: what the loader wrote, not what the compiler saw.
+macro_rules! field {
+    ($($path:tt)+) => {{
+        // SAFETY: a live and aligned constant.
+        unsafe { ptr::read_volatile(&raw const CONFIG.$($path)+) }
+    }};
+}
 
 /// Whether to count and report and change nothing.
 #[inline(always)]
 pub fn observe_only() -> bool {
-    OBSERVE_ONLY.load() != 0
+    field!(observe_only) != 0
 }
 
 /// The rules that the loader wrote into this program.
@@ -35,21 +33,15 @@ pub struct Loaded;
 
 impl Rules for Loaded {
     #[inline(always)]
-    fn kinds(&self) -> Kinds {
-        Kinds::from_bits(KINDS.load())
+    fn count(&self, kind: Kind) -> usize {
+        field!(kinds[kind as usize].count) as usize
     }
 
     #[inline(always)]
-    fn count(&self) -> usize {
-        RULE_COUNT.load() as usize
-    }
-
-    #[inline(always)]
-    fn rule(&self, place: usize) -> Rule {
-        Rule {
-            kinds: Kinds::from_bits(RULE_KINDS[place].load()),
-            mask: RULE_MASKS[place].load(),
-            wanted: RULE_WANTED[place].load(),
+    fn filter(&self, kind: Kind, place: usize) -> Filter {
+        Filter {
+            mask: field!(kinds[kind as usize].filters[place].mask),
+            wanted: field!(kinds[kind as usize].filters[place].wanted),
         }
     }
 }

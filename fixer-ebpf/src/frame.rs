@@ -6,7 +6,7 @@
 //! `data_end`, which the verifier forbids, and to keep pointers across helpers that invalidate
 //! them. Reading both ends afresh and volatile before every access leaves it no occasion.
 
-use core::ptr;
+use core::{hint, ptr};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
@@ -16,7 +16,7 @@ use aya_ebpf::{
     },
     programs::TcContext,
 };
-use fixer_common::frame::Frame;
+use fixer_common::{frame::Frame, wire::vlan};
 
 /// A helper's refusal: its negative errno.
 pub type Refusal = i64;
@@ -28,6 +28,14 @@ pub struct Tag {
     pub protocol: u16,
     /// Priority, drop eligibility and VLAN identifier (`vlan_tci`).
     pub tci: u16,
+}
+
+impl Tag {
+    /// A tag as it stands inside a frame.
+    #[inline(always)]
+    pub const fn from_wire([a, b, c, d]: [u8; vlan::LEN]) -> Self {
+        Self { protocol: u16::from_ne_bytes([a, b]), tci: u16::from_be_bytes([c, d]) }
+    }
 }
 
 /// A packet in the hands of a classifier.
@@ -178,6 +186,27 @@ impl Frame for Skb {
         Some(unsafe { (start as *const [u8; N]).read() })
     }
 
+    /// Reached backwards from its end, which the comparison has in a register anyway.
+    #[inline(always)]
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        let end = advance::<N>(self.data());
+        if end > self.data_end() {
+            return None;
+        }
+        let start = (end - N) as *const [u8; N];
+        // SAFETY: no packet lies at address 0; said so that nobody tests it.
+        unsafe { hint::assert_unchecked(!start.is_null()) };
+        // SAFETY: the comparison shows that the `N` bytes before `end` lie inside the packet. They
+        // stay there: nothing that this program does to a packet happens while its head is borrowed.
+        Some(unsafe { &*start })
+    }
+
+    /// Adds and takes away the packet's length, read twice: nobody but we knows that the two are one.
+    #[inline(always)]
+    fn launder<const MOST: usize>(&self, number: usize) -> usize {
+        subtract(add(number, self.len()), self.len()) & MOST
+    }
+
     /// An addition of its own. LLVM sees that the two have no bit in common and would make it an
     /// OR, of whose result the verifier knows nothing (before Linux 6.10, 0922c78f592c) or little.
     #[inline(always)]
@@ -255,22 +284,29 @@ fn add_now(sum: u64, word: u32) -> u64 {
     add(sum as usize, word as usize) as u64
 }
 
-/// `sum + more`, an addition of two registers whatever LLVM knows about them.
-#[inline(always)]
-pub fn add(mut sum: usize, more: usize) -> usize {
-    #[cfg(target_arch = "bpf")]
-    // SAFETY: one addition of two registers.
-    unsafe {
-        core::arch::asm!(
-            "{sum} += {more}",
-            sum = inout(reg) sum,
-            more = in(reg) more,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    #[cfg(not(target_arch = "bpf"))]
-    {
-        sum = sum.wrapping_add(more);
-    }
-    sum
+/// An operation on two registers, whatever LLVM knows about them.
+macro_rules! operation {
+    ($name:ident, $line:literal, $elsewhere:ident) => {
+        #[inline(always)]
+        pub fn $name(mut one: usize, other: usize) -> usize {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: one operation on two registers.
+            unsafe {
+                core::arch::asm!(
+                    $line,
+                    one = inout(reg) one,
+                    other = in(reg) other,
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            #[cfg(not(target_arch = "bpf"))]
+            {
+                one = one.$elsewhere(other);
+            }
+            one
+        }
+    };
 }
+
+operation!(add, "{one} += {other}", wrapping_add);
+operation!(subtract, "{one} -= {other}", wrapping_sub);

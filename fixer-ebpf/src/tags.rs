@@ -13,7 +13,7 @@ use fixer_common::{
     abi::Hook,
     decide::Field,
     frame::Frame,
-    parse::Datagram,
+    parse::{Datagram, MOST_TAGS},
     verdict::Verdict,
     wire::{ethernet, vlan},
 };
@@ -26,72 +26,94 @@ use crate::{
 /// Mends the datagram whatever tags it has. Gives the verdict, and the field where it lies now.
 #[inline(always)]
 pub fn fix(skb: Skb, hook: Hook, datagram: &Datagram, field: Field) -> (Verdict, Field) {
-    match datagram.tags {
-        0 => (apply::fix(skb, datagram.start, field), field),
-        1 if hook == Hook::Egress || skb.tag().is_none() => without_tags::<1>(skb, datagram, field),
-        2 if hook == Hook::Egress => without_tags::<2>(skb, datagram, field),
-        _ => (Verdict::Failed, field),
-    }
-}
-
-#[inline(always)]
-fn without_tags<const INSIDE: usize>(
-    skb: Skb,
-    datagram: &Datagram,
-    field: Field,
-) -> (Verdict, Field) {
-    // Where it does not know of a tag the kernel pops none, and says that all is well.
-    if !vlan::is_tag(skb.protocol()) {
-        return (Verdict::Failed, field);
-    }
-    let beside = skb.tag();
-    let Some(inside) = read::<INSIDE>(skb) else {
-        return (Verdict::Failed, field);
+    let tags = match Tags::of(skb, datagram.tags) {
+        Ok(tags) if hook == Hook::Egress || tags.inside == 0 || tags.count() == 1 => tags,
+        _ => return (Verdict::Failed, field),
     };
-    // The first pop tells whether tags can be popped at all; nothing has happened if it fails.
-    if skb.pop_tag().is_err() {
-        return (Verdict::Failed, field);
+    match tags.pop(skb) {
+        Ok(()) => (),
+        Err(Stuck::Intact) => return (Verdict::Failed, field),
+        Err(Stuck::HalfWay) => return (Verdict::Dropped, field),
     }
-    let more = INSIDE - 1 + usize::from(beside.is_some());
-    let popped = (more < 1 || skb.pop_tag().is_ok()) && (more < 2 || skb.pop_tag().is_ok());
-    if !popped {
-        return (Verdict::Dropped, field);
-    }
-    let shift = INSIDE * vlan::LEN;
+    let shift = tags.inside * vlan::LEN;
     let bare = Field { at: field.at - shift as u32, ..field };
     let verdict = apply::fix(skb, datagram.start - shift, bare);
-    if push_back(skb, &inside, beside).is_err() {
+    if tags.push_back(skb).is_err() {
         return (Verdict::Dropped, field);
     }
     // All tags but the outermost are inside the frame now.
-    let moved = if beside.is_some() { 0 } else { vlan::LEN as u32 };
-    (verdict, Field { at: field.at - moved, ..field })
+    let moved = if tags.beside.is_none() && tags.inside > 0 { vlan::LEN } else { 0 };
+    (verdict, Field { at: field.at - moved as u32, ..field })
 }
 
-/// The tags inside the frame, the outermost first.
-#[inline(always)]
-fn read<const INSIDE: usize>(skb: Skb) -> Option<[Tag; INSIDE]> {
-    let mut tags = [Tag { protocol: 0, tci: 0 }; INSIDE];
-    let mut at = ethernet::ETHER_TYPE;
-    for tag in &mut tags {
-        let [a, b, c, d] = skb.load::<{ vlan::LEN }>(at)?;
-        *tag = Tag { protocol: u16::from_ne_bytes([a, b]), tci: u16::from_be_bytes([c, d]) };
-        at += vlan::LEN;
-    }
-    Some(tags)
+/// Where popping ended when a helper refused.
+enum Stuck {
+    /// Before anything happened.
+    Intact,
+    /// With some of the tags gone.
+    HalfWay,
 }
 
-#[inline(always)]
-fn push_back<const INSIDE: usize>(
-    skb: Skb,
-    inside: &[Tag; INSIDE],
+/// The tags of a frame.
+struct Tags {
+    /// How many stand inside the frame.
+    inside: usize,
+    /// The first tags inside the frame, the outermost first: what is there, tags or not.
+    words: [Tag; MOST_TAGS],
+    /// The one that the kernel keeps beside the frame, outside of all others.
     beside: Option<Tag>,
-) -> Result<(), Refusal> {
-    for tag in inside.iter().rev() {
-        skb.push_tag(*tag)?;
+}
+
+impl Tags {
+    /// Reads the tags of a frame that has this many inside.
+    #[inline(always)]
+    fn of(skb: Skb, inside: usize) -> Result<Self, ()> {
+        // Where it does not know of a tag the kernel pops none, and says that all is well.
+        if inside > 0 && !vlan::is_tag(skb.protocol()) {
+            return Err(());
+        }
+        // Without a look at how many there are: every way to the fix leaves the same behind.
+        let bytes = skb.load::<{ MOST_TAGS * vlan::LEN }>(ethernet::ETHER_TYPE).ok_or(())?;
+        let [a, b, c, d, e, f, g, h] = bytes;
+        Ok(Self {
+            inside,
+            words: [Tag::from_wire([a, b, c, d]), Tag::from_wire([e, f, g, h])],
+            beside: skb.tag(),
+        })
     }
-    match beside {
-        Some(tag) => skb.push_tag(tag),
-        None => Ok(()),
+
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.inside + usize::from(self.beside.is_some())
+    }
+
+    /// Pops every tag, if there is one inside the frame: one beside it alone is not in the way.
+    #[inline(always)]
+    fn pop(&self, skb: Skb) -> Result<(), Stuck> {
+        if self.inside == 0 {
+            return Ok(());
+        }
+        // The first pop tells whether tags can be popped at all; nothing has happened if it fails.
+        skb.pop_tag().map_err(|_| Stuck::Intact)?;
+        for popped in 1..=MOST_TAGS {
+            if popped < self.count() {
+                skb.pop_tag().map_err(|_| Stuck::HalfWay)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Pushes what was popped, the innermost first.
+    #[inline(always)]
+    fn push_back(&self, skb: Skb) -> Result<(), Refusal> {
+        for place in (0..MOST_TAGS).rev() {
+            if place < self.inside {
+                skb.push_tag(self.words[place])?;
+            }
+        }
+        match self.beside {
+            Some(tag) if self.inside > 0 => skb.push_tag(tag),
+            _ => Ok(()),
+        }
     }
 }

@@ -269,7 +269,7 @@ impl FromStr for RuleSet {
         let rules = match given.split(':').collect::<Vec<_>>()[..] {
             ["dhcp"] => vec![Rule::DHCP],
             ["dhcpv6"] => vec![Rule::DHCPV6],
-            ["pxe"] => vec![Rule::DHCP, Rule::new(Kinds::UDP4, Some(4011), None)],
+            ["pxe"] => vec![Rule::DHCP, Rule::new(Rule::DHCP.kinds, Some(4011), None)],
             ["udp"] => vec![Rule::new(Kinds::UDP, None, None)],
             ["tcp"] => vec![Rule::new(Kinds::TCP, None, None)],
             ["udp", source, destination] => {

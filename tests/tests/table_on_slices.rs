@@ -22,6 +22,10 @@ impl Frame for Slice<'_> {
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.0.frame[..].load(offset)
     }
+
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.frame[..].head()
+    }
 }
 
 #[test]

@@ -1,62 +1,56 @@
 //! The configuration that is baked into a program when it is loaded.
 //!
-//! Each item is a read-only global of the object. The verifier knows its value and removes the
-//! code that the configuration does not use, so what is off costs nothing.
+//! It is a read-only global of the object. The verifier knows its values and removes the code that
+//! the configuration does not use, so what is off costs nothing.
 
-use crate::rule::{self, Kinds, Rule, Rules as _};
+use zerocopy::{Immutable, IntoBytes};
 
-/// The names of the globals.
-pub mod global {
-    /// `u8`: 1 to count and report and change nothing.
-    pub const OBSERVE_ONLY: &str = "OBSERVE_ONLY";
-    /// `u8`: the union of all rules' [`Kinds`](crate::rule::Kinds).
-    pub const KINDS: &str = "KINDS";
-    /// `u32`: how many rules there are.
-    pub const RULE_COUNT: &str = "RULE_COUNT";
-    /// `[u8; MOST]`: the rules' kinds.
-    pub const RULE_KINDS: &str = "RULE_KINDS";
-    /// `[u32; MOST]`: the rules' port masks.
-    pub const RULE_MASKS: &str = "RULE_MASKS";
-    /// `[u32; MOST]`: the rules' wanted ports.
-    pub const RULE_WANTED: &str = "RULE_WANTED";
+use crate::rule::{Filter, Kind, MOST, Rule, Rules as _};
+
+/// The name of the global.
+pub const CONFIG: &str = "CONFIG";
+
+/// The rules about one kind of transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Filters {
+    /// How many there are.
+    pub count: u32,
+    /// What they want of the ports; 0 behind the last.
+    pub filters: [Filter; MOST],
 }
 
-/// The values of the globals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Globals {
-    /// See [`global::OBSERVE_ONLY`].
-    pub observe_only: u8,
-    /// See [`global::KINDS`].
-    pub kinds: u8,
-    /// See [`global::RULE_COUNT`].
-    pub rule_count: u32,
-    /// See [`global::RULE_KINDS`].
-    pub rule_kinds: [u8; rule::MOST],
-    /// See [`global::RULE_MASKS`].
-    pub rule_masks: [u32; rule::MOST],
-    /// See [`global::RULE_WANTED`].
-    pub rule_wanted: [u32; rule::MOST],
+/// What the global holds. All numbers in the machine's byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct Config {
+    /// 1 to count and report and change nothing.
+    pub observe_only: u32,
+    /// The rules about each kind, in the order of the [`Kind`]s' numbers.
+    pub kinds: [Filters; Kind::ALL.len()],
 }
 
-impl Globals {
-    /// The globals for these rules, or `None` if there are more than [`rule::MOST`].
+impl Config {
+    /// What the object holds until it is loaded: no rule at all.
+    pub const NONE: Self = Self {
+        observe_only: 0,
+        kinds: [Filters { count: 0, filters: [Filter { mask: 0, wanted: 0 }; MOST] };
+            Kind::ALL.len()],
+    };
+
+    /// The configuration with these rules, or `None` if there are more than [`MOST`].
     pub fn new(rules: &[Rule], observe_only: bool) -> Option<Self> {
-        if rules.len() > rule::MOST {
+        if rules.len() > MOST {
             return None;
         }
-        let mut globals = Self {
-            observe_only: observe_only.into(),
-            kinds: rules.kinds().bits(),
-            rule_count: rules.len() as u32,
-            rule_kinds: [Kinds::default().bits(); rule::MOST],
-            rule_masks: [0; rule::MOST],
-            rule_wanted: [0; rule::MOST],
-        };
-        for (place, rule) in rules.iter().enumerate() {
-            globals.rule_kinds[place] = rule.kinds.bits();
-            globals.rule_masks[place] = rule.mask;
-            globals.rule_wanted[place] = rule.wanted;
+        let mut config = Self { observe_only: observe_only.into(), ..Self::NONE };
+        for (kind, about) in Kind::ALL.into_iter().zip(&mut config.kinds) {
+            let count = rules.count(kind);
+            about.count = count as u32;
+            for (place, filter) in about.filters.iter_mut().take(count).enumerate() {
+                *filter = rules.filter(kind, place);
+            }
         }
-        Some(globals)
+        Some(config)
     }
 }

@@ -10,12 +10,13 @@ use aya::{
 use fixer_common::{
     abi::{
         Hook,
-        config::{Globals, global},
+        config::{self, CONFIG},
         map, program,
     },
     rule::{self, Rule},
     verdict,
 };
+use zerocopy::IntoBytes as _;
 
 use super::{OBJECT, remedy::Explained};
 
@@ -83,21 +84,17 @@ impl Object {
     }
 
     fn load_with(config: &Config, pins: Option<&Path>) -> Result<Self, LoadError> {
-        let globals = Globals::new(&config.rules, config.observe_only)
+        let baked = config::Config::new(&config.rules, config.observe_only)
             .ok_or(LoadError::TooManyRules(config.rules.len()))?;
         let log_level = u8::from(config.log) * log::Level::Debug as u8;
         let mut loader = EbpfLoader::new();
         loader.verifier_log_level(aya::VerifierLogLevel::VERBOSE);
         // Nothing in the object depends on the kernel's types, so they need not be read.
-        loader
-            .btf(None)
-            .override_global(global::OBSERVE_ONLY, &globals.observe_only, true)
-            .override_global(global::KINDS, &globals.kinds, true)
-            .override_global(global::RULE_COUNT, &globals.rule_count, true)
-            .override_global(global::RULE_KINDS, &globals.rule_kinds, true)
-            .override_global(global::RULE_MASKS, &globals.rule_masks[..], true)
-            .override_global(global::RULE_WANTED, &globals.rule_wanted[..], true)
-            .override_global("AYA_LOG_LEVEL", &log_level, true);
+        loader.btf(None).override_global(CONFIG, baked.as_bytes(), true).override_global(
+            "AYA_LOG_LEVEL",
+            &log_level,
+            true,
+        );
         for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
             loader.map_pin_path(name, dir.join(name));
         }
