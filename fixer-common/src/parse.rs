@@ -76,6 +76,10 @@ pub const MOST_TAGS: usize = 2;
 /// counting tags: what the program can take out of a frame and put back is limited by its stack.
 pub const FARTHEST_START: usize = 156;
 
+/// The longest frame that is looked into, in bytes: a datagram as long as can be added up, behind
+/// headers as long as can be taken out. A longer one may refuse to grow again half-way.
+pub const LONGEST_FRAME: usize = MOST_TAGS * vlan::LEN + FARTHEST_START + checksum::LONGEST;
+
 /// How many VLAN tags stand inside the frame, and the EtherType behind them.
 #[inline(always)]
 fn ethernet(frame: &(impl Frame + ?Sized)) -> Result<(usize, u16), NoDatagram> {
@@ -241,7 +245,10 @@ fn datagram(
     if !agrees {
         return Err(Verdict::Malformed);
     }
-    if len > checksum::LONGEST || start - tags * vlan::LEN > FARTHEST_START {
+    if len > checksum::LONGEST
+        || start - tags * vlan::LEN > FARTHEST_START
+        || frame.len() > LONGEST_FRAME
+    {
         return Err(Verdict::Oversize);
     }
     let (protocol, checksum) =

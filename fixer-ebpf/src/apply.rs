@@ -4,10 +4,14 @@
 //! partial adds the payload to a field that already holds the whole sum. No helper clears the mark,
 //! but the kernel does by itself when a frame loses the bytes around `csum_start`:
 //! `bpf_skb_adjust_room` ends in `skb_postpull_rcsum`, which sets `CHECKSUM_NONE` when
-//! `csum_start` comes to lie before the packet (since kernel commit 54c3f1a81421, in 6.2 and the
-//! stable trees; `fixer selftest` finds out whether it does). So the frame is shrunk behind the
+//! `csum_start` comes to lie before the packet (kernel commit 54c3f1a81421, in 6.2 and the stable
+//! trees). So the frame is shrunk behind the
 //! Ethernet header by more than lies before `csum_start`, grown again by the same amount, and the
 //! bytes that went are put back.
+//!
+//! Before that commit the kernel looks for `csum_start` before it takes the bytes out, and not after:
+//! there a second shrink, however small, finds it where the first one left it. The loader asks for
+//! one where the self-test has shown that one shrink does not do.
 //!
 //! A refusal before the shrink leaves the packet intact. A refusal after it leaves a frame that
 //! nobody must see: it is dropped.
@@ -21,7 +25,10 @@ use fixer_common::{
     wire::{ethernet, ipv6},
 };
 
-use crate::frame::{Refusal, Skb};
+use crate::{
+    config::shrink_twice,
+    frame::{Refusal, Skb},
+};
 
 /// What is taken out for IPv4 without options, in bytes.
 const SHORT: usize = 40;
@@ -37,9 +44,17 @@ const _: () = assert!(parse::FARTHEST_START + MARGIN == LONG);
 /// How far a shrink reaches behind `csum_start`: it must pass it, and the lengths stay multiples of 8.
 const MARGIN: usize = 4;
 
+/// What a second shrink takes out, in bytes.
+const MORE: usize = 8;
+
 /// How many bytes more are put back than were taken out. The kernel takes them out where it believes
 /// the network header to be, which for a raw sender on a VLAN device is 4 bytes too far.
 const SLACK: usize = 8;
+
+/// What has to be put back where `out` bytes are taken out.
+const fn back(out: usize) -> usize {
+    out + MORE + SLACK
+}
 
 /// What `bpf_skb_adjust_room` leaves behind the Ethernet header at least: a network header, of which
 /// IPv6's is the longer one.
@@ -49,9 +64,9 @@ const KEPT: usize = ipv6::LEN;
 #[inline(always)]
 pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
     match start {
-        start if start + MARGIN <= SHORT => padded::<SHORT, { SHORT + SLACK }>(skb, field),
-        start if start + MARGIN <= MIDDLE => padded::<MIDDLE, { MIDDLE + SLACK }>(skb, field),
-        _ => padded::<LONG, { LONG + SLACK }>(skb, field),
+        start if start + MARGIN <= SHORT => padded::<SHORT, { back(SHORT) }>(skb, field),
+        start if start + MARGIN <= MIDDLE => padded::<MIDDLE, { back(MIDDLE) }>(skb, field),
+        _ => padded::<LONG, { back(LONG) }>(skb, field),
     }
 }
 
@@ -102,7 +117,12 @@ fn put_back<const OUT: usize, const BACK: usize>(
     window: &[u8; BACK],
     field: Field,
 ) -> Result<(), Refusal> {
-    skb.shrink(-(OUT as i32))?;
+    if shrink_twice() {
+        skb.shrink(MORE as i32)?;
+        skb.shrink(-((OUT + MORE) as i32))?;
+    } else {
+        skb.shrink(-(OUT as i32))?;
+    }
     skb.store(ethernet::LEN, window)?;
     skb.store(field.at as usize, &field.expected.to_be_bytes())
 }

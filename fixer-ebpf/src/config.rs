@@ -28,6 +28,12 @@ pub fn observe_only() -> bool {
     field!(observe_only) != 0
 }
 
+/// Whether this kernel clears the mark a step late.
+#[inline(always)]
+pub fn shrink_twice() -> bool {
+    field!(shrink_twice) != 0
+}
+
 /// The rules that the loader wrote into this program.
 pub struct Loaded;
 

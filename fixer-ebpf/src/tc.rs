@@ -7,12 +7,10 @@ use aya_ebpf::{
 };
 use fixer_common::{
     abi::Hook,
-    checksum,
     decide::{Decision, decide},
     parse,
     triage::may_match,
     verdict::Verdict,
-    wire::vlan,
 };
 
 use crate::{
@@ -34,10 +32,6 @@ pub fn fixer_ingress(context: TcContext) -> i32 {
     classify(Skb::new(&context), Hook::Ingress)
 }
 
-/// The longest frame that is pulled in to be added up.
-const LONGEST_FRAME: usize =
-    parse::MOST_TAGS * vlan::LEN + parse::FARTHEST_START + checksum::LONGEST;
-
 /// `TC_ACT_UNSPEC` lets the other programs and filters of the interface go on.
 #[inline(always)]
 fn classify(skb: Skb, hook: Hook) -> i32 {
@@ -47,7 +41,7 @@ fn classify(skb: Skb, hook: Hook) -> i32 {
 /// Kept apart so that the packets that never come here do not pay for its registers and stack.
 #[inline(never)]
 fn treat(skb: Skb, hook: Hook) -> i32 {
-    skb.pull(LONGEST_FRAME);
+    skb.pull(parse::LONGEST_FRAME);
     let Some(decision) = decide(&skb, &Loaded) else {
         return TC_ACT_UNSPEC;
     };

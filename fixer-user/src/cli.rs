@@ -243,6 +243,7 @@ impl What {
             observe_only: self.observe_only,
             events: if all { verdict::ALL } else { verdict::NOTABLE },
             log,
+            ..Config::default()
         }
     }
 

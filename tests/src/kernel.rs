@@ -20,9 +20,15 @@ pub fn require_root() -> Result<()> {
 
 /// The object with these rules.
 pub fn load(rules: &[Rule]) -> Result<Object> {
+    load_with(rules, false)
+}
+
+/// The object with these rules, made for a kernel that clears the mark at the second shrink or not.
+pub fn load_with(rules: &[Rule], shrink_twice: bool) -> Result<Object> {
     require_root()?;
-    Object::load(&Config { rules: rules.to_vec(), events: 0, ..Config::default() })
-        .context("the kernel takes the object")
+    let rules = rules.to_vec();
+    Object::load(&Config { rules, shrink_twice, events: 0, ..Config::default() })
+        .context("the kernel does not take the object")
 }
 
 /// Packets counted so far, by verdict, over all interfaces and hooks.

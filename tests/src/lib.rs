@@ -5,6 +5,7 @@
 
 pub mod cases;
 pub mod command;
+pub mod faults;
 pub mod frames;
 pub mod kernel;
 pub mod tap;

@@ -31,8 +31,9 @@ fn configurations() -> Vec<(&'static str, Vec<Rule>)> {
 fn every_configuration_loads_with_little_work_for_the_verifier() -> Result<()> {
     require_root()?;
     for (name, rules) in configurations() {
-        for observe_only in [false, true] {
-            let config = Config { rules: rules.clone(), observe_only, ..Config::default() };
+        for (observe_only, shrink_twice) in [(false, false), (false, true), (true, false)] {
+            let rules = rules.clone();
+            let config = Config { rules, observe_only, shrink_twice, ..Config::default() };
             let mut object = Object::load(&config)?;
             for hook in [Hook::Egress, Hook::Ingress] {
                 // Before Linux 5.16 the kernel does not tell.

@@ -26,6 +26,8 @@ pub struct Filters {
 pub struct Config {
     /// 1 to count and report and change nothing.
     pub observe_only: u32,
+    /// 1 to shrink twice: on kernels that clear the mark a step late.
+    pub shrink_twice: u32,
     /// The rules about each kind, in the order of the [`Kind`]s' numbers.
     pub kinds: [Filters; Kind::ALL.len()],
 }
@@ -34,16 +36,17 @@ impl Config {
     /// What the object holds until it is loaded: no rule at all.
     pub const NONE: Self = Self {
         observe_only: 0,
+        shrink_twice: 0,
         kinds: [Filters { count: 0, filters: [Filter { mask: 0, wanted: 0 }; MOST] };
             Kind::ALL.len()],
     };
 
-    /// The configuration with these rules, or `None` if there are more than [`MOST`].
-    pub fn new(rules: &[Rule], observe_only: bool) -> Option<Self> {
+    /// The configuration with these rules and nothing else, or `None` if there are more than [`MOST`].
+    pub fn new(rules: &[Rule]) -> Option<Self> {
         if rules.len() > MOST {
             return None;
         }
-        let mut config = Self { observe_only: observe_only.into(), ..Self::NONE };
+        let mut config = Self::NONE;
         for (kind, about) in Kind::ALL.into_iter().zip(&mut config.kinds) {
             let count = rules.count(kind);
             about.count = count as u32;

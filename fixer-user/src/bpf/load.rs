@@ -27,6 +27,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Count and report, and change nothing.
     pub observe_only: bool,
+    /// Shrink twice, where [`prove`](crate::proof::prove) found that one shrink does not do.
+    pub shrink_twice: bool,
     /// The verdicts that make an event, as a set of [`Verdict::bit`](verdict::Verdict::bit)s.
     pub events: u32,
     /// Let the programs write log lines for developers.
@@ -35,7 +37,13 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { rules: vec![Rule::DHCP], observe_only: false, events: verdict::NOTABLE, log: false }
+        Self {
+            rules: vec![Rule::DHCP],
+            observe_only: false,
+            shrink_twice: false,
+            events: verdict::NOTABLE,
+            log: false,
+        }
     }
 }
 
@@ -75,17 +83,27 @@ pub struct Object {
 impl Object {
     /// Loads both programs. Nothing is attached yet.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
-        Self::load_with(config, None)
+        Self::load_with(OBJECT, config, None)
+    }
+
+    /// The same from another object than the one that `fixer` carries.
+    pub fn load_from(object: &[u8], config: &Config) -> Result<Self, LoadError> {
+        Self::load_with(object, config, None)
     }
 
     /// The same with every map pinned in a directory of the BPF file system, or taken from there.
     pub(super) fn load_pinned(config: &Config, dir: &Path) -> Result<Self, LoadError> {
-        Self::load_with(config, Some(dir))
+        Self::load_with(OBJECT, config, Some(dir))
     }
 
-    fn load_with(config: &Config, pins: Option<&Path>) -> Result<Self, LoadError> {
-        let baked = config::Config::new(&config.rules, config.observe_only)
+    fn load_with(object: &[u8], config: &Config, pins: Option<&Path>) -> Result<Self, LoadError> {
+        let rules = config::Config::new(&config.rules)
             .ok_or(LoadError::TooManyRules(config.rules.len()))?;
+        let baked = config::Config {
+            observe_only: config.observe_only.into(),
+            shrink_twice: config.shrink_twice.into(),
+            ..rules
+        };
         let log_level = u8::from(config.log) * log::Level::Debug as u8;
         let mut loader = EbpfLoader::new();
         loader.verifier_log_level(aya::VerifierLogLevel::VERBOSE);
@@ -98,7 +116,7 @@ impl Object {
         for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
             loader.map_pin_path(name, dir.join(name));
         }
-        let mut ebpf = loader.load(OBJECT)?;
+        let mut ebpf = loader.load(object)?;
         for name in [program::EGRESS, program::INGRESS] {
             classifier(&mut ebpf, name)?.load()?;
         }

@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Outcome, checks};
 use crate::{
-    bpf::pin::Pins,
+    bpf::{load::Config, pin::Pins},
     cli,
     net::{links, netns::NetNs},
     site::place,
@@ -21,20 +21,26 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
         checks::nothing_is_missing(&args.select, &netns, &links)?;
         found.push((netns, pins, links));
     }
-    checks::the_fix_works_here(&args.what)?;
+    // Nobody reads events yet; `WANTED` is shared with whoever comes to read them.
+    let config = Config { events: 0, ..args.what.config(false, false) };
+    let config = checks::proven(&args.what, config)?;
     for (netns, pins, links) in found {
-        attach(args, &netns, &pins, &links)?;
+        attach(args, &config, &netns, &pins, &links)?;
     }
     Ok(Outcome::Done)
 }
 
-fn attach(args: &cli::Attach, netns: &NetNs, pins: &Pins, links: &[links::Link]) -> Result<()> {
+fn attach(
+    args: &cli::Attach,
+    config: &Config,
+    netns: &NetNs,
+    pins: &Pins,
+    links: &[links::Link],
+) -> Result<()> {
     let selection = args.select.selection();
     let selected: Vec<_> = links.iter().filter(|link| selection.takes(link)).collect();
     ensure!(!selected.is_empty(), "no interface of '{netns}' is selected: nothing was attached");
-    // Nobody reads events yet; `WANTED` is shared with whoever comes to read them.
-    let config = crate::bpf::load::Config { events: 0, ..args.what.config(false, false) };
-    let outcome = pins.load(&config).map_err(anyhow::Error::from).and_then(|mut object| {
+    let outcome = pins.load(config).map_err(anyhow::Error::from).and_then(|mut object| {
         for link in selected {
             for hook in args.what.hook.each() {
                 let target = (link.ifindex, link.name.as_str());

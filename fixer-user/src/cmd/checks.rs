@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    bpf::remedy::missing_capabilities,
+    bpf::{load::Config, remedy::missing_capabilities},
     cli::{Select, What},
     net::{links::Link, netns::NetNs},
     proof::prove,
@@ -27,17 +27,17 @@ pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
     Ok(select.netns.iter().map(NetNs::open).collect::<Result<_, _>>()?)
 }
 
-/// Refuses to attach where the fix does not hold, unless told not to look. Who only observes does
-/// not need the fix.
-pub fn the_fix_works_here(what: &What) -> Result<()> {
+/// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,
+/// unless told not to look; who only observes does not need it.
+pub fn proven(what: &What, config: Config) -> Result<Config> {
     if what.skip_selftest || what.observe_only {
-        return Ok(());
+        return Ok(config);
     }
     let advice = "no interface was touched; --skip-selftest attaches all the same";
     let proof = prove(what.attach_mode)
         .with_context(|| format!("cannot prove that the fix works on this kernel ({advice})"))?;
     match proof.failure() {
-        None => Ok(()),
+        None => Ok(Config { shrink_twice: proof.shrink_twice, ..config }),
         Some(finding) => bail!(
             "the fix does not work on this kernel ({advice}): not true that {}{}; \
              `fixer selftest` tells more",

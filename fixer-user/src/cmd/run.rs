@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 
 use super::{Outcome, checks};
 use crate::{
+    bpf::load::Config,
     cli::{self, Events, Metrics},
     net::{links::follow, netns::NetNs},
     session::Session,
@@ -25,15 +26,15 @@ use crate::{
 pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     checks::privileges()?;
     let namespaces = checks::namespaces(&args.select)?;
-    checks::the_fix_works_here(&args.what)?;
+    let config = checks::proven(&args.what, args.what.config(args.all, verbose > 1))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(work(args, namespaces, verbose));
+    let outcome = runtime.block_on(work(args, namespaces, &config));
     // A request for metrics that is still open must not keep us.
     runtime.shutdown_background();
     outcome.map(|()| Outcome::Done)
 }
 
-async fn work(args: &cli::Run, namespaces: Vec<NetNs>, verbose: u8) -> Result<()> {
+async fn work(args: &cli::Run, namespaces: Vec<NetNs>, config: &Config) -> Result<()> {
     let mut signals = Signals::new()?;
     let listener = listen(args.metrics).await?;
 
@@ -46,11 +47,10 @@ async fn work(args: &cli::Run, namespaces: Vec<NetNs>, verbose: u8) -> Result<()
         found.push(links);
         changes.push(stream.map(move |change| (number, change)).boxed());
     }
-    let config = args.what.config(args.all, verbose > 1);
     let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
     let mut sites = Vec::new();
     for netns in namespaces {
-        sites.push(Site::new(netns, &config, args.select.selection(), hooks, wish)?);
+        sites.push(Site::new(netns, config, args.select.selection(), hooks, wish)?);
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
     let writer = Writer::start(sinks(args)?)?;

@@ -48,7 +48,8 @@ fn print(proof: &Proof) {
         }
     }
     if proof.holds() {
-        println!("The fix works on this kernel.");
+        let how = if proof.shrink_twice { ", with a second shrink" } else { "" };
+        println!("The fix works on this kernel{how}.");
     } else {
         println!(
             "The fix does not work on this kernel: do not attach it here. Update the kernel (the \

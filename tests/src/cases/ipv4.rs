@@ -1,7 +1,7 @@
 //! UDP over IPv4: the replies of a DHCP server, and what looks like them.
 
 use etherparse::PacketBuilder;
-use fixer_common::{rule::Rule, verdict::Verdict};
+use fixer_common::{parse::LONGEST_FRAME, rule::Rule, verdict::Verdict};
 
 use super::{Case, fixed, padded, untouched};
 use crate::frames::{FRAGMENT, IP, Packet, TOTAL_LENGTH, get, put};
@@ -195,6 +195,19 @@ fn unsummable() -> Vec<Case> {
         ),
         fixed("a datagram that fills a jumbo frame", &Packet::reply(9208)),
         fixed("an odd datagram in a jumbo frame", &Packet::reply(9001)),
+        // A frame that could not grow to its length again half-way must not be shrunk.
+        padded(
+            fixed("the longest frame that is looked into", &Packet::reply(300)),
+            &vec![0; LONGEST_FRAME - 342],
+        ),
+        padded(
+            untouched(
+                "a frame with one byte of padding more",
+                Packet::reply(300).partial(),
+                Verdict::Oversize,
+            ),
+            &vec![0; LONGEST_FRAME - 341],
+        ),
     ]
 }
 

@@ -30,13 +30,17 @@ pub(crate) const CHECKS: &[Check] = &[
     // If it fails once more, it does so with the verifier's words.
     Check { name: "selftest", command: "fixer selftest || { fixer -vv selftest; false; }" },
     Check { name: "with clsact", command: "fixer selftest --attach-mode clsact" },
+    Check { name: "all rules", command: "load --test-threads=1" },
     Check { name: "table in kernel", command: "table_in_kernel --test-threads=1" },
     Check { name: "table over veth", command: "table_over_veth --test-threads=1" },
     Check { name: "receivers", command: "receivers --test-threads=1" },
+    Check { name: "traffic", command: "traffic --test-threads=1" },
+    Check { name: "half-way", command: "halfway --test-threads=1" },
 ];
 
 /// The suites of fixer-tests that look into a kernel.
-const SUITES: &[&str] = &["table_in_kernel", "table_over_veth", "receivers"];
+const SUITES: &[&str] =
+    &["load", "table_in_kernel", "table_over_veth", "receivers", "traffic", "halfway"];
 
 /// The programs that they and the start of the system need.
 const PROGRAMS: &[&str] = &["busybox", "ethtool"];
