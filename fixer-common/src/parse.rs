@@ -80,6 +80,9 @@ pub const FARTHEST_START: usize = 156;
 /// headers as long as can be taken out. A longer one may refuse to grow again half-way.
 pub const LONGEST_FRAME: usize = MOST_TAGS * vlan::LEN + FARTHEST_START + checksum::LONGEST;
 
+/// What of a frame tells the rules and the shape of a packet, in bytes: every header.
+pub const HEADERS: usize = MOST_TAGS * vlan::LEN + FARTHEST_START + tcp::LEN;
+
 /// How many VLAN tags stand inside the frame, and the EtherType behind them.
 #[inline(always)]
 fn ethernet(frame: &(impl Frame + ?Sized)) -> Result<(usize, u16), NoDatagram> {

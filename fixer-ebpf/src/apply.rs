@@ -16,6 +16,8 @@
 //! A refusal before the shrink leaves the packet intact. A refusal after it leaves a frame that
 //! nobody must see: it is dropped.
 
+use core::mem::MaybeUninit;
+
 use aya_log_ebpf::debug;
 use fixer_common::{
     decide::Field,
@@ -94,14 +96,17 @@ fn padded<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdic
 /// Clears the mark and stores the sum.
 #[inline(always)]
 fn complete<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
-    let Some(window) = skb.load::<BACK>(ethernet::LEN) else {
+    let mut window = MaybeUninit::uninit();
+    if skb.read::<BACK>(ethernet::LEN, &mut window).is_err() {
         return Verdict::Failed;
-    };
+    }
+    // SAFETY: it was read just now, every byte of it.
+    let window = unsafe { window.assume_init_ref() };
     if let Err(refusal) = skb.shrink(OUT as i32) {
         refused(Step::Shrink, refusal);
         return Verdict::Failed;
     }
-    match put_back::<OUT, BACK>(skb, &window, field) {
+    match put_back::<OUT, BACK>(skb, window, field) {
         Ok(()) => Verdict::Fixed,
         Err(refusal) => {
             refused(Step::PutBack, refusal);

@@ -6,7 +6,7 @@
 //! `data_end`, which the verifier forbids, and to keep pointers across helpers that invalidate
 //! them. Reading both ends afresh and volatile before every access leaves it no occasion.
 
-use core::{hint, ptr};
+use core::{hint, mem::MaybeUninit, ptr};
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC},
@@ -20,6 +20,12 @@ use fixer_common::{frame::Frame, wire::vlan};
 
 /// A helper's refusal: its negative errno.
 pub type Refusal = i64;
+
+/// What is out of a program's reach: not a helper's word, but our own.
+pub const OUT_OF_REACH: Refusal = -1;
+
+/// The most bytes that LLVM copies by itself. Longer copies it leaves to a loop over single bytes.
+const INLINE_COPY: usize = 128;
 
 /// A VLAN tag.
 #[derive(Clone, Copy)]
@@ -35,6 +41,13 @@ impl Tag {
     #[inline(always)]
     pub const fn from_wire([a, b, c, d]: [u8; vlan::LEN]) -> Self {
         Self { protocol: u16::from_ne_bytes([a, b]), tci: u16::from_be_bytes([c, d]) }
+    }
+
+    /// The tag as it stands inside a frame.
+    #[inline(always)]
+    pub const fn to_wire(self) -> [u8; vlan::LEN] {
+        let ([a, b], [c, d]) = (self.protocol.to_ne_bytes(), self.tci.to_be_bytes());
+        [a, b, c, d]
     }
 }
 
@@ -96,15 +109,17 @@ impl Skb {
         outcome(unsafe { bpf_skb_vlan_push(self.0, tag.protocol, tag.tci) })
     }
 
-    /// Makes the whole frame readable, if it is not and if it is no longer than `most` bytes.
+    /// Makes the frame readable, where it is not: the whole of it, or no more than the first `headers`
+    /// bytes if it is longer than `most` or will be cut into segments.
     ///
     /// A refusal is not an error yet: what is then out of reach cannot be loaded.
     #[inline(always)]
-    pub fn pull(self, most: usize) {
+    pub fn pull(self, headers: usize, most: usize) {
         let len = self.len();
-        if self.data() + len > self.data_end() && len <= most && !self.is_gso() {
+        let wanted = if len > most || self.is_gso() { len.min(headers) } else { len };
+        if self.data() + wanted > self.data_end() {
             // SAFETY: the context is valid; the helper checks the length itself.
-            unsafe { bpf_skb_pull_data(self.0, len as u32) };
+            unsafe { bpf_skb_pull_data(self.0, wanted as u32) };
         }
     }
 
@@ -139,15 +154,32 @@ impl Skb {
         })
     }
 
-    /// Copies the first `len` bytes of the frame to `to`, pulled in or not.
+    /// Copies the `N` bytes at `offset` out of the frame, without a helper if they are few.
+    #[inline(always)]
+    pub fn read<const N: usize>(
+        self,
+        offset: usize,
+        to: &mut MaybeUninit<[u8; N]>,
+    ) -> Result<(), Refusal> {
+        if N > INLINE_COPY {
+            // SAFETY: `to` is writable for `N` bytes.
+            return unsafe { self.copy(offset, to.as_mut_ptr().cast(), N) };
+        }
+        let start = self.reach::<N>(offset).ok_or(OUT_OF_REACH)?;
+        // SAFETY: `reach` has shown that these bytes lie inside the packet.
+        unsafe { to.as_mut_ptr().copy_from_nonoverlapping(start as *const [u8; N], 1) };
+        Ok(())
+    }
+
+    /// Copies `len` bytes of the frame at `offset` to `to`, pulled in or not.
     ///
     /// # Safety
     ///
     /// `to` must be writable for `len` bytes.
     #[inline(always)]
-    pub unsafe fn copy(self, to: *mut u8, len: usize) -> Result<(), Refusal> {
+    pub unsafe fn copy(self, offset: usize, to: *mut u8, len: usize) -> Result<(), Refusal> {
         // SAFETY: the caller vouches for `to`.
-        outcome(unsafe { bpf_skb_load_bytes(self.0.cast(), 0, to.cast(), len as u32) })
+        outcome(unsafe { bpf_skb_load_bytes(self.0.cast(), offset as u32, to.cast(), len as u32) })
     }
 
     #[inline(always)]

@@ -96,7 +96,7 @@ fn sample<const LEN: usize>(skb: Skb, mut header: Header) {
     // forgets that, and before 6.8 (d028f87517d6) learns nothing from `captured != 0`.
     let last = add(header.captured as usize, usize::MAX);
     // SAFETY: the sample has room for that many bytes behind the header.
-    if last >= room(LEN) || unsafe { skb.copy(start.add(HEADER_LEN), last + 1) }.is_err() {
+    if last >= room(LEN) || unsafe { skb.copy(0, start.add(HEADER_LEN), last + 1) }.is_err() {
         header.captured = 0;
     }
     // SAFETY: the sample starts at a multiple of 8 bytes and has room for the header.

@@ -2,15 +2,10 @@
 //!
 //! `bpf_skb_adjust_room` wants IP right behind the Ethernet header. A tag that the kernel keeps beside
 //! the frame is not in its way; one inside the frame is. Then all tags are popped, the frame is
-//! mended, and they are pushed again, the innermost first. The receiver sees the same frame: only the
-//! outermost tag may have moved from inside the frame to beside it.
-//!
-//! At ingress more than one tag is left alone. Before Linux 6.12 pushing a tag into a frame makes the
-//! kernel believe that its link-layer header (`mac_len`) has grown; behind the programs at ingress it
-//! takes that many bytes away, and the frame would go on cut. At egress nobody looks at it.
+//! mended, and the tags come back. The receiver sees the same frame: only the outermost tag may have
+//! moved from inside the frame to beside it.
 
 use fixer_common::{
-    abi::Hook,
     decide::Field,
     frame::Frame,
     parse::{Datagram, MOST_TAGS},
@@ -20,15 +15,14 @@ use fixer_common::{
 
 use crate::{
     apply,
-    frame::{Refusal, Skb, Tag},
+    frame::{OUT_OF_REACH, Refusal, Skb, Tag},
 };
 
 /// Mends the datagram whatever tags it has. Gives the verdict, and the field where it lies now.
 #[inline(always)]
-pub fn fix(skb: Skb, hook: Hook, datagram: &Datagram, field: Field) -> (Verdict, Field) {
-    let tags = match Tags::of(skb, datagram.tags) {
-        Ok(tags) if hook == Hook::Egress || tags.inside == 0 || tags.count() == 1 => tags,
-        _ => return (Verdict::Failed, field),
+pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> (Verdict, Field) {
+    let Ok(tags) = Tags::of(skb, datagram.tags) else {
+        return (Verdict::Failed, field);
     };
     match tags.pop(skb) {
         Ok(()) => (),
@@ -103,17 +97,42 @@ impl Tags {
         Ok(())
     }
 
-    /// Pushes what was popped, the innermost first.
+    /// Puts back what was popped: the outermost tag beside the frame, all others into it.
     #[inline(always)]
     fn push_back(&self, skb: Skb) -> Result<(), Refusal> {
-        for place in (0..MOST_TAGS).rev() {
-            if place < self.inside {
-                skb.push_tag(self.words[place])?;
-            }
-        }
-        match self.beside {
-            Some(tag) if self.inside > 0 => skb.push_tag(tag),
-            _ => Ok(()),
+        let [first, second] = self.words;
+        let (outer, inner) = match self.beside {
+            Some(tag) => (tag, [first, second]),
+            None => (first, [second, second]),
+        };
+        let [[a, b, c, d], [e, f, g, h]] = inner.map(Tag::to_wire);
+        let [y, z] = skb.load(ethernet::ETHER_TYPE).ok_or(OUT_OF_REACH)?;
+        match self.count() {
+            _ if self.inside == 0 => Ok(()),
+            1 => skb.push_tag(outer),
+            2 => insert(skb, vlan::LEN, &[a, b, c, d, y, z], outer),
+            _ => insert(skb, 2 * vlan::LEN, &[a, b, c, d, e, f, g, h, y, z], outer),
         }
     }
+}
+
+/// Makes `room` in the frame, writes tags and the EtherType behind them into it, and puts `outer` beside
+/// it.
+///
+/// The kernel does not know of tags that are written: `skb->protocol` still says IP. Pushing twice and
+/// popping once tells it, for the pop takes a tag out of the frame and looks at what follows. It also
+/// sets `mac_len`, by which a frame at ingress is pulled afterwards: a tag that is only pushed into
+/// the frame leaves that four bytes too long before Linux 6.12 (938863727076).
+#[inline(always)]
+fn insert<const N: usize>(
+    skb: Skb,
+    room: usize,
+    bytes: &[u8; N],
+    outer: Tag,
+) -> Result<(), Refusal> {
+    skb.shrink(-(room as i32))?;
+    skb.store(ethernet::ETHER_TYPE, bytes)?;
+    skb.push_tag(outer)?;
+    skb.push_tag(outer)?;
+    skb.pop_tag()
 }

@@ -41,13 +41,13 @@ fn classify(skb: Skb, hook: Hook) -> i32 {
 /// Kept apart so that the packets that never come here do not pay for its registers and stack.
 #[inline(never)]
 fn treat(skb: Skb, hook: Hook) -> i32 {
-    skb.pull(parse::LONGEST_FRAME);
+    skb.pull(parse::HEADERS, parse::LONGEST_FRAME);
     let Some(decision) = decide(&skb, &Loaded) else {
         return TC_ACT_UNSPEC;
     };
     let (verdict, field) = match decision {
         Decision::Fix(_, field) if observe_only() => (Verdict::Partial, field),
-        Decision::Fix(datagram, field) => tags::fix(skb, hook, &datagram, field),
+        Decision::Fix(datagram, field) => tags::fix(skb, &datagram, field),
         Decision::Leave(verdict, field) => (verdict, field),
     };
     record(skb, hook, verdict, field);

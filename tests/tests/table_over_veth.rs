@@ -120,9 +120,9 @@ fn over_veth(hook: Hook, wish: Wish, shrink_twice: bool) -> Result<()> {
             Hook::Ingress => (&way.far, "far"),
         };
         let attachment = netns.run(|| object.attach(interface, hook, wish))??;
-        for (number, case) in group.iter().map(|case| case.at(hook)).enumerate() {
+        for (number, case) in group.iter().enumerate() {
             let before = counted(&object)?;
-            pass(&way, &case, number).with_context(|| case.name.clone())?;
+            pass(&way, case, number).with_context(|| case.name.clone())?;
             let verdict = verdict_between(before, counted(&object)?)?;
             ensure!(verdict == case.verdict, "{}: {verdict:?}, not {:?}", case.name, case.verdict);
         }

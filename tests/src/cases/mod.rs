@@ -1,6 +1,6 @@
 //! The one table of cases: a frame, and what must become of it.
 
-use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
+use fixer_common::{rule::Rule, verdict::Verdict};
 use fixer_user::lab::packet::Partial;
 
 use crate::frames::Packet;
@@ -27,21 +27,6 @@ pub struct Case {
     pub verdict: Option<Verdict>,
     /// What must come out.
     pub out: Vec<u8>,
-    /// Whether it has more than one VLAN tag: those are mended at egress only.
-    pub is_stacked: bool,
-}
-
-impl Case {
-    /// What must become of it at this hook.
-    #[must_use]
-    pub fn at(&self, hook: Hook) -> Self {
-        let mut case = self.clone();
-        if hook == Hook::Ingress && case.is_stacked && case.verdict == Some(Verdict::Fixed) {
-            case.verdict = Some(Verdict::Failed);
-            case.out.clone_from(&case.frame);
-        }
-        case
-    }
 }
 
 /// Every case.
@@ -58,7 +43,6 @@ fn untouched(name: &str, frame: Vec<u8>, verdict: impl Into<Option<Verdict>>) ->
         frame,
         partial: None,
         gso: false,
-        is_stacked: false,
         verdict: verdict.into(),
     }
 }

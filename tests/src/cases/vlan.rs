@@ -56,7 +56,6 @@ pub fn cases() -> Vec<Case> {
 /// The same case with tags in the frame, the outermost first.
 fn tagged(name: &str, tags: &[[u8; 4]], mut case: Case) -> Case {
     case.name = format!("{name}: {}", case.name);
-    case.is_stacked = tags.len() > 1;
     for frame in [&mut case.frame, &mut case.out] {
         frame.splice(12..12, tags.concat());
     }

@@ -35,12 +35,10 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "table over veth", command: "table_over_veth --test-threads=1" },
     Check { name: "receivers", command: "receivers --test-threads=1" },
     Check { name: "traffic", command: "traffic --test-threads=1" },
-    Check { name: "half-way", command: "halfway --test-threads=1" },
 ];
 
 /// The suites of fixer-tests that look into a kernel.
-const SUITES: &[&str] =
-    &["load", "table_in_kernel", "table_over_veth", "receivers", "traffic", "halfway"];
+const SUITES: &[&str] = &["load", "table_in_kernel", "table_over_veth", "receivers", "traffic"];
 
 /// The programs that they and the start of the system need.
 const PROGRAMS: &[&str] = &["busybox", "ethtool"];
