@@ -9,3 +9,4 @@ pub mod faults;
 pub mod frames;
 pub mod kernel;
 pub mod tap;
+pub mod ways;

@@ -4,6 +4,7 @@
 //! other crates. A step that needs a program the machine does not have installs it if it can, and
 //! otherwise says what to install.
 
+mod cases;
 mod demo;
 mod ebpf;
 mod lint;
@@ -46,6 +47,8 @@ enum Verb {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
+    /// Run the table of cases every way there is, and print what came out (needs root)
+    Cases,
     /// Check the format, the lints and the invariants of ARCHITECTURE.md
     Lint,
     /// Build the eBPF object that `fixer` embeds
@@ -77,6 +80,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Demo { args } => demo::run(&sh, &args),
         Verb::Test { filter } => test::run(&sh, filter.as_deref()),
+        Verb::Cases => cases::run(&sh),
         Verb::Lint => lint::run(&sh),
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),

@@ -3,7 +3,7 @@
 use std::{io, net::IpAddr, os::fd::AsRawFd as _};
 
 use futures_util::TryStreamExt as _;
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, LinkVlan};
 
 use crate::net::{netlink::converse, netns::NetNs};
 
@@ -22,6 +22,16 @@ pub fn veth(netns: &NetNs, name: &str, other: &NetNs, peer: &str) -> io::Result<
 pub fn bridge(netns: &NetNs, name: &str) -> io::Result<()> {
     converse(netns, async |handle| {
         handle.link().add(LinkBridge::new(name).build()).execute().await
+    })?;
+    up(netns, name)
+}
+
+/// A VLAN device over another interface, up.
+pub fn vlan(netns: &NetNs, name: &str, lower: &str, id: u16) -> io::Result<()> {
+    converse(netns, async |handle| {
+        let index = index(&handle, lower).await?;
+        let vlan = LinkVlan::new(name, index, id).build();
+        handle.link().add(vlan).execute().await
     })?;
     up(netns, name)
 }

@@ -3,12 +3,19 @@
 use etherparse::PacketBuilder;
 use fixer_common::{parse::LONGEST_FRAME, rule::Rule, verdict::Verdict};
 
-use super::{Case, fixed, padded, untouched};
+use super::{Case, Group, fixed, padded, untouched};
 use crate::frames::{FRAGMENT, IP, Packet, TOTAL_LENGTH, get, put};
 
 /// The cases.
-pub fn cases() -> Vec<Case> {
-    [fixable(), fine(), wrong(), unsummable(), malformed(), not_ours()].concat()
+pub fn groups() -> Vec<Group> {
+    vec![
+        ("partial replies over IPv4", fixable()),
+        ("complete replies over IPv4", fine()),
+        ("corrupt replies over IPv4", wrong()),
+        ("fragments, segmentation offload, oversize", unsummable()),
+        ("lengths that lie, frames cut short", malformed()),
+        ("what only looks like a reply", not_ours()),
+    ]
 }
 
 /// A valid reply after a change that makes it something else.

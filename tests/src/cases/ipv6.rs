@@ -2,7 +2,7 @@
 
 use fixer_common::{rule::Rule, verdict::Verdict};
 
-use super::{Case, fixed, padded, untouched};
+use super::{Case, Group, fixed, padded, untouched};
 use crate::frames::{IP, NEXT_HEADER, PAYLOAD_LENGTH, Packet, get, put};
 
 const HOP_BY_HOP: u8 = 0;
@@ -13,8 +13,14 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
 /// The cases.
-pub fn cases() -> Vec<Case> {
-    [fixable(), left_alone(), fragments(), malformed(), not_ours()].concat()
+pub fn groups() -> Vec<Group> {
+    vec![
+        ("partial replies over IPv6, extension headers", fixable()),
+        ("complete and corrupt replies over IPv6", left_alone()),
+        ("fragments over IPv6", fragments()),
+        ("lengths that lie, over IPv6", malformed()),
+        ("what only looks like a reply, over IPv6", not_ours()),
+    ]
 }
 
 /// Options of this length in all, a multiple of 8: one PadN option.

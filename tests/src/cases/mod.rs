@@ -13,6 +13,8 @@ mod vlan;
 /// One case.
 #[derive(Clone, Debug)]
 pub struct Case {
+    /// The group it belongs to.
+    pub group: &'static str,
     /// What it is about.
     pub name: String,
     /// The rules that are loaded.
@@ -29,14 +31,22 @@ pub struct Case {
     pub out: Vec<u8>,
 }
 
-/// Every case.
+/// Every case, group by group.
 pub fn cases() -> Vec<Case> {
-    [ipv4::cases(), ipv6::cases(), tcp::cases(), vlan::cases()].concat()
+    [ipv4::groups(), ipv6::groups(), tcp::groups(), vlan::groups()]
+        .concat()
+        .into_iter()
+        .flat_map(|(group, cases)| cases.into_iter().map(move |case| Case { group, ..case }))
+        .collect()
 }
+
+/// Cases under a common title.
+type Group = (&'static str, Vec<Case>);
 
 /// A case under the rules for DHCP whose frame must come out as it went in.
 fn untouched(name: &str, frame: Vec<u8>, verdict: impl Into<Option<Verdict>>) -> Case {
     Case {
+        group: "",
         name: name.to_owned(),
         rules: vec![Rule::DHCP, Rule::DHCPV6],
         out: frame.clone(),

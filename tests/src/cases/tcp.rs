@@ -5,11 +5,16 @@ use fixer_common::{
     verdict::Verdict,
 };
 
-use super::{Case, fixed, untouched};
+use super::{Case, Group, fixed, untouched};
 use crate::frames::{Network, Packet};
 
-/// The cases, all under a rule for every TCP segment.
-pub fn cases() -> Vec<Case> {
+/// The cases.
+pub fn groups() -> Vec<Group> {
+    vec![("TCP segments", cases())]
+}
+
+/// Most of them under a rule for every TCP segment.
+fn cases() -> Vec<Case> {
     let every_segment = vec![Rule::new(Kinds::TCP, None, None)];
     let mut cases = Vec::new();
     for (name, network) in [

@@ -2,7 +2,7 @@
 
 use fixer_common::verdict::Verdict;
 
-use super::{Case, fixed, padded, untouched};
+use super::{Case, Group, fixed, padded, untouched};
 use crate::frames::{FRAGMENT, Packet, put};
 
 /// A customer's tag: VLAN 100, priority 5.
@@ -15,7 +15,11 @@ const PROVIDER: [u8; 4] = [0x88, 0xa8, 0x00, 7];
 const PRIORITY: [u8; 4] = [0x81, 0x00, 0xe0, 0];
 
 /// The cases.
-pub fn cases() -> Vec<Case> {
+pub fn groups() -> Vec<Group> {
+    vec![("VLAN tags, one and two", cases())]
+}
+
+fn cases() -> Vec<Case> {
     let stacks: [(&str, &[[u8; 4]]); 6] = [
         ("a tag", &[CUSTOMER]),
         ("a provider's tag", &[PROVIDER]),

@@ -34,6 +34,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "table in kernel", command: "table_in_kernel --test-threads=1" },
     Check { name: "table over veth", command: "table_over_veth --test-threads=1" },
     Check { name: "receivers", command: "receivers --test-threads=1" },
+    Check { name: "VLAN devices", command: "vlan_devices --test-threads=1" },
     Check { name: "traffic", command: "traffic --test-threads=1" },
 ];
 

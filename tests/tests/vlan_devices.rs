@@ -1,0 +1,122 @@
+//! Replies over VLAN devices: the kernel itself adds and takes the tags.
+//!
+//! Run on the kernels of `cargo xtask vm`, for not every machine's kernel has such devices.
+
+use std::{net::UdpSocket, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
+use fixer_tests::{
+    frames::Packet,
+    kernel::{counted, load, require_root},
+};
+use fixer_user::{
+    bpf::attach::Wish,
+    lab::{
+        link,
+        packet::{PacketSocket, Partial, wait_until_open},
+        reply::verifies,
+        sandbox::Sandboxed,
+    },
+    net::netns::NetNs,
+};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// VLAN devices at both ends of a veth pair.
+struct Pair {
+    near: NetNs,
+    far: NetNs,
+}
+
+impl Pair {
+    /// `offload`: whether the veth pair keeps tags beside frames, or has them put in.
+    fn new(offload: bool) -> Result<Self> {
+        require_root()?;
+        let pair = Self { near: NetNs::scratch("near")?, far: NetNs::scratch("far")? };
+        link::veth(&pair.near, "near", &pair.far, "far")?;
+        if !offload {
+            keep_tags_inside(&pair.near, "near")?;
+            keep_tags_inside(&pair.far, "far")?;
+        }
+        let vlan = "cannot make a VLAN device; the kernel needs 802.1Q (CONFIG_VLAN_8021Q)";
+        link::vlan(&pair.near, "near.100", "near", 100).context(vlan)?;
+        link::vlan(&pair.far, "far.100", "far", 100).context(vlan)?;
+        link::address(&pair.near, "near.100", [10, 9, 0, 1].into(), 24)?;
+        link::address(&pair.far, "far.100", [10, 9, 0, 2].into(), 24)?;
+        Ok(pair)
+    }
+}
+
+fn keep_tags_inside(netns: &NetNs, interface: &str) -> Result<()> {
+    let mut ethtool = Command::new("ethtool");
+    ethtool.args(["-K", interface, "txvlan", "off"]).stdout(std::process::Stdio::null());
+    let status = Sandboxed::spawn(netns, ethtool)
+        .context("cannot run ethtool; install it: apt-get install ethtool")?
+        .child()
+        .wait()?;
+    ensure!(status.success(), "ethtool: {status}");
+    Ok(())
+}
+
+#[test]
+fn replies_of_a_raw_sender_and_of_a_socket_are_mended_wherever_the_programs_are() -> Result<()> {
+    for offload in [true, false] {
+        for (place, hook) in [
+            ("near.100", Hook::Egress),
+            ("near", Hook::Egress),
+            ("far", Hook::Ingress),
+            ("far.100", Hook::Ingress),
+        ] {
+            pass(offload, place, hook)
+                .with_context(|| format!("tag offload {offload}, {} of {place}", hook.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn pass(offload: bool, place: &str, hook: Hook) -> Result<()> {
+    let pair = Pair::new(offload)?;
+    let sender = PacketSocket::open(&pair.near, "near.100")?;
+    let receiver = PacketSocket::open(&pair.far, "far.100")?;
+    wait_until_open(&sender, &receiver)?;
+    let server = pair.near.run(|| UdpSocket::bind("10.9.0.1:67"))??;
+    let client = pair.far.run(|| UdpSocket::bind("10.9.0.2:68"))??;
+    client.set_read_timeout(Some(PATIENCE))?;
+
+    let mut object = load(&[Rule::DHCP])?;
+    let netns = if place.starts_with("near") { &pair.near } else { &pair.far };
+    let attachment = netns.run(|| object.attach(place, hook, Wish::Auto))??;
+    let lengths = [5, 244, 300, 1401];
+    for len in lengths {
+        let packet = Packet::reply(len);
+        let partial = Partial { csum_start: packet.start() as u16, csum_offset: 6 };
+        sender.send(&packet.partial(), Some(partial))?;
+        let right = packet.right();
+        // An `AF_PACKET` reader sees a frame before the programs at ingress of its own interface do.
+        if (place, hook) != ("far.100", Hook::Ingress) {
+            let received = receiver
+                .receive(PATIENCE, |received| received.bytes.len() == right.len())?
+                .with_context(|| format!("{len} bytes from a raw sender did not arrive"))?;
+            ensure!(received.bytes == right, "{len} bytes from a raw sender: other bytes arrived");
+            ensure!(!received.partial, "{len} bytes from a raw sender: still partial");
+        }
+        let payload = vec![len as u8; len + 1];
+        server.send_to(&payload, "10.9.0.2:68")?;
+        let mut buffer = [0; 2048];
+        let received = client.recv(&mut buffer).context("a socket's datagram did not arrive")?;
+        ensure!(buffer[..received] == payload[..], "{len} bytes from a socket: other bytes");
+        if (place, hook) != ("far.100", Hook::Ingress) {
+            let frame = receiver
+                .receive(PATIENCE, |received| received.bytes.ends_with(&payload))?
+                .context("a socket's frame was not seen")?;
+            ensure!(!frame.partial && verifies(&frame.bytes), "{len} bytes from a socket");
+        }
+    }
+    let counts = counted(&object)?;
+    let fixed = counts[Verdict::Fixed as usize];
+    ensure!(fixed == 2 * lengths.len() as u64, "{counts:?}");
+    ensure!(counts.iter().sum::<u64>() == fixed, "{counts:?}");
+    netns.run(|| object.detach(attachment))??;
+    Ok(())
+}
