@@ -58,6 +58,7 @@ fn compare(frame: &(impl Frame + ?Sized), datagram: &Datagram) -> Result<Decisio
     if is_none && !datagram.is_ipv6 {
         return Ok(Decision::Leave(Verdict::Unchecked, Field { at, stored, expected: 0 }));
     }
+    frame.fetch(datagram.start + datagram.len);
     let whole = checksum::range(frame, datagram.start, datagram.len, datagram.pseudo_header)
         .ok_or(Verdict::Failed)?;
     // Taking a word out of a ones' complement sum is adding its complement (RFC 1624, eqn. 3).

@@ -17,6 +17,13 @@ pub trait Frame {
     /// Whether this is a segmentation-offload packet: many segments that travel as one.
     fn is_gso(&self) -> bool;
 
+    /// Brings the first `len` bytes within reach, where they are not, as far as the frame has them. What
+    /// cannot be brought stays out of reach.
+    #[inline(always)]
+    fn fetch(&self, len: usize) {
+        let _ = len;
+    }
+
     /// The `N` bytes at `offset`, or `None` where they cannot be read.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 

@@ -53,6 +53,7 @@ pub fn parse(
     frame: &(impl Frame + ?Sized),
     rules: &(impl Rules + ?Sized),
 ) -> Result<Datagram, NoDatagram> {
+    frame.fetch(HEADERS);
     let (tags, ether_type) = ethernet(frame)?;
     let at = ethernet::LEN + tags * vlan::LEN;
     let network = match ether_type {

@@ -109,20 +109,6 @@ impl Skb {
         outcome(unsafe { bpf_skb_vlan_push(self.0, tag.protocol, tag.tci) })
     }
 
-    /// Makes the frame readable, where it is not: the whole of it, or no more than the first `headers`
-    /// bytes if it is longer than `most` or will be cut into segments.
-    ///
-    /// A refusal is not an error yet: what is then out of reach cannot be loaded.
-    #[inline(always)]
-    pub fn pull(self, headers: usize, most: usize) {
-        let len = self.len();
-        let wanted = if len > most || self.is_gso() { len.min(headers) } else { len };
-        if self.data() + wanted > self.data_end() {
-            // SAFETY: the context is valid; the helper checks the length itself.
-            unsafe { bpf_skb_pull_data(self.0, wanted as u32) };
-        }
-    }
-
     /// Takes `bytes` out of the frame behind the Ethernet header, or puts as many zeros there if
     /// it is negative. `bpf_skb_adjust_room` counts the other way round.
     #[inline(always)]
@@ -209,6 +195,15 @@ impl Frame for Skb {
     #[inline(always)]
     fn is_gso(&self) -> bool {
         context_field!(self, gso_size) != 0
+    }
+
+    #[inline(always)]
+    fn fetch(&self, len: usize) {
+        let len = len.min(self.len());
+        if self.data() + len > self.data_end() {
+            // SAFETY: the context is valid; the helper checks the length itself.
+            unsafe { bpf_skb_pull_data(self.0, len as u32) };
+        }
     }
 
     #[inline(always)]

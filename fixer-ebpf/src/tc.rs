@@ -8,7 +8,6 @@ use aya_ebpf::{
 use fixer_common::{
     abi::Hook,
     decide::{Decision, decide},
-    parse,
     triage::may_match,
     verdict::Verdict,
 };
@@ -41,7 +40,6 @@ fn classify(skb: Skb, hook: Hook) -> i32 {
 /// Kept apart so that the packets that never come here do not pay for its registers and stack.
 #[inline(never)]
 fn treat(skb: Skb, hook: Hook) -> i32 {
-    skb.pull(parse::HEADERS, parse::LONGEST_FRAME);
     let Some(decision) = decide(&skb, &Loaded) else {
         return TC_ACT_UNSPEC;
     };

@@ -39,7 +39,8 @@ pub(crate) const CHECKS: &[Check] = &[
 ];
 
 /// The suites of fixer-tests that look into a kernel.
-const SUITES: &[&str] = &["load", "table_in_kernel", "table_over_veth", "receivers", "traffic"];
+const SUITES: &[&str] =
+    &["load", "table_in_kernel", "table_over_veth", "receivers", "vlan_devices", "traffic"];
 
 /// The programs that they and the start of the system need.
 const PROGRAMS: &[&str] = &["busybox", "ethtool"];
