@@ -8,5 +8,6 @@ pub mod command;
 pub mod faults;
 pub mod frames;
 pub mod kernel;
+pub mod pxe;
 pub mod tap;
 pub mod ways;
