@@ -11,6 +11,7 @@ mod lint;
 mod machine;
 mod object;
 mod packages;
+mod pxe;
 mod record;
 mod test;
 mod tidy;
@@ -61,6 +62,13 @@ enum Verb {
     /// Try the object and the fix on real kernels, in emulated machines
     #[command(after_help = vm::EXAMPLES)]
     Vm(vm::Args),
+    /// Boot guests over the network that verify every checksum (needs root)
+    #[command(after_help = pxe::EXAMPLES)]
+    Pxe {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,6 +93,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),
         Verb::Vm(args) => vm::run(&sh, &args),
+        Verb::Pxe { json } => pxe::run(&sh, json),
     }
 }
 

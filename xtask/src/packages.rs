@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Toolchain,
     /// `cargo xtask vm`.
     Vm,
+    /// `cargo xtask pxe`.
+    Pxe,
 }
 
 /// How to tell that a package is there, or another one that does as well.
@@ -62,7 +64,7 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "dnsmasq-base",
         purpose: "the DHCP server that fixer's clients talk to",
-        needs: &[Need::Demo, Need::Tests],
+        needs: &[Need::Demo, Need::Tests, Need::Pxe],
         proof: Proof::Program("dnsmasq"),
         elsewhere: Names::same("dnsmasq"),
     },
@@ -166,9 +168,10 @@ const PACKAGES: &[Package] = &[
         elsewhere: None,
     },
     Package {
+        // It brings the firmware with it: seabios, and ipxe-qemu for the network cards.
         debian: "qemu-system-x86",
-        purpose: "the machines in which kernels are tried",
-        needs: &[Need::Vm],
+        purpose: "the machines in which kernels are tried, and which boot over the network",
+        needs: &[Need::Tests, Need::Vm, Need::Pxe],
         proof: Proof::Program("qemu-system-x86_64"),
         elsewhere: Some(Names {
             dnf: "qemu-system-x86-core",

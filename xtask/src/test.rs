@@ -8,7 +8,7 @@ use crate::{
     ebpf::{self, Finding},
     lint, machine,
     packages::{self, Need},
-    progress,
+    progress, pxe,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -45,5 +45,6 @@ fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {
         .context("fixer could not be built")?;
     cmd!(sh, "{cargo} test --no-fail-fast --workspace --exclude fixer-ebpf {filter...}")
         .run()
-        .context("a test failed; its name is above")
+        .context("a test failed; its name is above")?;
+    if filter.is_none() { pxe::run(sh, false) } else { Ok(()) }
 }

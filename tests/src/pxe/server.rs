@@ -53,7 +53,8 @@ impl Server {
         link::up(&host, "lo")?;
         link::bridge(&host, BRIDGE)?;
         link::address(&host, BRIDGE, IpAddr::V4(SERVER), 24)?;
-        link::address(&host, BRIDGE, IpAddr::V6(SERVER_V6), 64)?;
+        link::address(&host, BRIDGE, IpAddr::V6(SERVER_V6), 64)
+            .context("the bridge takes no IPv6 address: start the kernel without ipv6.disable")?;
         let directory = tempfile::tempdir()?;
         fs::write(directory.path().join(FILE), boot_file(len))?;
 
