@@ -12,7 +12,13 @@ mod kernel;
 mod modules;
 mod report;
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZero,
+    panic::resume_unwind,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::builder::PossibleValuesParser;
@@ -57,7 +63,7 @@ impl Args {
     }
 }
 
-/// Boots the kernels one after the other, and prints what held on which.
+/// Boots the kernels, and prints what held on which.
 pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     // They run the host's programs, so they must be of the host's architecture.
     ensure!(
@@ -67,14 +73,8 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     packages::ensure(sh, Need::Vm)?;
     let programs = image::programs(sh)?;
 
-    let mut reports = Vec::new();
-    for kernel in kernel::KERNELS.iter().filter(|kernel| args.wants(kernel)) {
-        let report = try_kernel(sh, kernel, &programs).unwrap_or_else(|error| {
-            eprintln!("error: {}: {error:#}", kernel.name);
-            Report::new(kernel.name)
-        });
-        reports.push(report);
-    }
+    let kernels: Vec<_> = kernel::KERNELS.iter().filter(|kernel| args.wants(kernel)).collect();
+    let reports = try_all(sh, &kernels, &programs);
 
     println!("{}", report::table(&reports));
     if reports.iter().all(Report::passed) {
@@ -84,8 +84,42 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     }
 }
 
+/// Tries as many kernels at once as there are processors: a machine keeps one of them busy.
+fn try_all(sh: &Shell, kernels: &[&Kernel], programs: &[cpio::Entry]) -> Vec<Report> {
+    let at_once = thread::available_parallelism().map_or(1, NonZero::get).min(kernels.len());
+    let queue = Mutex::new(kernels.iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = |sh: Shell| {
+        let mut reports = Vec::new();
+        while let Some((place, kernel)) = next() {
+            let report = try_kernel(&sh, kernel, programs).unwrap_or_else(|error| {
+                eprintln!("error: {}: {error:#}", kernel.name);
+                Report::new(kernel.name)
+            });
+            reports.push((place, report));
+        }
+        reports
+    };
+    let mut reports: Vec<_> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once)
+            .map(|_| {
+                // A shell has a directory of its own, so each worker needs one.
+                let sh = sh.clone();
+                scope.spawn(|| work(sh))
+            })
+            .collect();
+        workers
+            .into_iter()
+            .flat_map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect()
+    });
+    reports.sort_by_key(|(place, _)| *place);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
 fn try_kernel(sh: &Shell, kernel: &Kernel, programs: &[cpio::Entry]) -> Result<Report> {
-    let directory = sh.current_dir().join(DIRECTORY).join(kernel.name);
+    let name = kernel.name;
+    let directory = sh.current_dir().join(DIRECTORY).join(name);
     let files = kernel::fetch(sh, kernel, &directory)?;
     let image = directory.join("initramfs.cpio");
     sh.write_file(&image, image::pack(sh, programs, &files)?)?;
@@ -93,18 +127,18 @@ fn try_kernel(sh: &Shell, kernel: &Kernel, programs: &[cpio::Entry]) -> Result<R
     progress(&format!("boot {}", files.release));
     let start = Instant::now();
     let console = directory.join("console.log");
-    let mut report = Report::new(kernel.name);
+    let mut report = Report::new(name);
     let end = guest::boot(&files.vmlinuz, &image, &console, PATIENCE, |line| {
         if let Some(news) = report.read(line) {
-            eprintln!("    {:>4} s  {news}", start.elapsed().as_secs());
+            eprintln!("    {name:<6} {:>4} s  {news}", start.elapsed().as_secs());
         }
     })
     .with_context(|| format!("QEMU could not run {}", files.release))?;
-    for trouble in report.trouble(end) {
-        eprintln!("{trouble}");
-    }
+    let mut trouble = report.trouble(end);
     if !report.passed() {
-        eprintln!("    all that it said is in {}", console.display());
+        trouble.push(format!("    all that it said is in {}", console.display()));
+        // At once, so that no news of another kernel come between.
+        eprintln!("    {name}:\n{}", trouble.join("\n"));
     }
     Ok(report)
 }
