@@ -7,4 +7,5 @@ pub mod cases;
 pub mod command;
 pub mod frames;
 pub mod kernel;
+pub mod machine;
 pub mod tap;
