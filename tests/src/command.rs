@@ -58,8 +58,9 @@ pub fn fixer(arguments: &[&str]) -> Result<Command> {
 /// Cargo builds no other package's program for a test, so it has to be there already.
 fn built() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let path = test.ancestors().nth(2).map(|directory| directory.join("fixer"));
-    path.filter(|path| path.is_file()).with_context(|| {
+    // Tests lie in a directory beside it, and binaries of this package where it lies itself.
+    let mut paths = test.ancestors().skip(1).take(2).map(|directory| directory.join("fixer"));
+    paths.find(|path| path.is_file()).with_context(|| {
         format!(
             "there is no `fixer` to test near {}: run `cargo build -p fixer-user --bin fixer`",
             test.display()

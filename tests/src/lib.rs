@@ -7,5 +7,6 @@ pub mod cases;
 pub mod command;
 pub mod frames;
 pub mod kernel;
+pub mod leases;
 pub mod machine;
 pub mod tap;
