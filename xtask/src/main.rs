@@ -6,6 +6,7 @@
 
 mod demo;
 mod ebpf;
+mod leases;
 mod lint;
 mod machine;
 mod object;
@@ -46,6 +47,9 @@ enum Verb {
         /// Run only the tests whose name contains this
         filter: Option<String>,
     },
+    /// Play real DHCP clients against real servers, without fixer and with it (needs root)
+    #[command(after_help = leases::EXAMPLES)]
+    Leases(leases::Args),
     /// Check the format, the lints and the invariants of ARCHITECTURE.md
     Lint,
     /// Build the eBPF object that `fixer` embeds
@@ -77,6 +81,7 @@ fn run(verb: Verb) -> Result<()> {
     match verb {
         Verb::Demo { args } => demo::run(&sh, &args),
         Verb::Test { filter } => test::run(&sh, filter.as_deref()),
+        Verb::Leases(args) => leases::run(&sh, &args),
         Verb::Lint => lint::run(&sh),
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),
