@@ -8,6 +8,8 @@ pub mod command;
 pub mod faults;
 pub mod frames;
 pub mod kernel;
+pub mod leases;
+pub mod machine;
 pub mod pxe;
 pub mod tap;
 pub mod ways;

@@ -1,19 +1,18 @@
 //! `fixer demo`: both halves of the story, and nothing left of it however it ends.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
-    io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
     command::{PATIENCE, Process, Running, fixer, interfaces},
     kernel::require_root,
+    machine::Machine,
 };
 use fixer_user::{lab::link, net::netns::NetNs};
 use nix::{
@@ -37,37 +36,6 @@ fn home() -> Result<NetNs> {
 
 fn demo() -> Result<Command> {
     fixer(&["demo", "--patience", "2"])
-}
-
-/// The machine's files that DHCP clients and servers write to, with their contents and ages.
-#[derive(Debug, PartialEq)]
-struct Machine(BTreeMap<PathBuf, (SystemTime, Vec<u8>)>);
-
-impl Machine {
-    fn look() -> Result<Self> {
-        let leases = Path::new("/var/lib/misc");
-        let mut paths = vec![PathBuf::from("/etc/resolv.conf"), leases.to_owned()];
-        if let Some(entries) = exists(fs::read_dir(leases))? {
-            for entry in entries {
-                paths.push(entry?.path());
-            }
-        }
-        let mut files = BTreeMap::new();
-        for path in paths {
-            if let Some(metadata) = exists(fs::metadata(&path))? {
-                let content = if metadata.is_file() { fs::read(&path)? } else { Vec::new() };
-                files.insert(path, (metadata.modified()?, content));
-            }
-        }
-        Ok(Self(files))
-    }
-}
-
-fn exists<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        outcome => outcome.map(Some),
-    }
 }
 
 /// What a demo has started, and the network namespaces that it plays in.
@@ -176,7 +144,8 @@ fn it_shows_both_halves_twice_and_leaves_nothing() -> Result<()> {
         started.has_gone()?;
         ensure!(interfaces(&home)? == ["lo"]);
     }
-    ensure!(Machine::look()? == machine, "the machine's files have changed");
+    let changed = Machine::look()?.changed(&machine);
+    ensure!(changed.is_empty(), "files of the machine have changed: {changed:?}");
     Ok(())
 }
 
@@ -195,7 +164,8 @@ fn a_demo_that_is_cut_short_leaves_nothing() -> Result<()> {
         started.has_gone().with_context(|| format!("after {signal}"))?;
         ensure!(interfaces(&home)? == ["lo"]);
     }
-    ensure!(Machine::look()? == machine, "the machine's files have changed");
+    let changed = Machine::look()?.changed(&machine);
+    ensure!(changed.is_empty(), "files of the machine have changed: {changed:?}");
     Ok(())
 }
 

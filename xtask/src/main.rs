@@ -7,6 +7,7 @@
 mod cases;
 mod demo;
 mod ebpf;
+mod leases;
 mod lint;
 mod machine;
 mod object;
@@ -50,6 +51,9 @@ enum Verb {
     },
     /// Run the table of cases every way there is, and print what came out (needs root)
     Cases,
+    /// Play real DHCP clients against real servers, without fixer and with it (needs root)
+    #[command(after_help = leases::EXAMPLES)]
+    Leases(leases::Args),
     /// Check the format, the lints and the invariants of ARCHITECTURE.md
     Lint,
     /// Build the eBPF object that `fixer` embeds
@@ -89,6 +93,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { args } => demo::run(&sh, &args),
         Verb::Test { filter } => test::run(&sh, filter.as_deref()),
         Verb::Cases => cases::run(&sh),
+        Verb::Leases(args) => leases::run(&sh, &args),
         Verb::Lint => lint::run(&sh),
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),

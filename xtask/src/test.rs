@@ -6,7 +6,7 @@ use xshell::{Shell, cmd};
 use crate::{
     cargo,
     ebpf::{self, Finding},
-    lint, machine,
+    leases, lint, machine,
     packages::{self, Need},
     progress, pxe,
 };
@@ -23,6 +23,7 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
         "the tests make network namespaces, and load programs into the kernel",
     )?;
     packages::ensure(sh, Need::Tests)?;
+    leases::fetch(sh)?;
     lint::run(sh)?;
     let finding = ebpf::check(sh)?;
 
