@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Toolchain,
     /// `cargo xtask vm`.
     Vm,
+    /// `cargo xtask fuzz --target`.
+    LibFuzzer,
 }
 
 /// How to tell that a package is there, or another one that does as well.
@@ -164,6 +166,13 @@ const PACKAGES: &[Package] = &[
         needs: &[Need::Toolchain],
         proof: Proof::File("/usr/include/zlib.h"),
         elsewhere: None,
+    },
+    Package {
+        debian: "g++",
+        purpose: "libFuzzer is written in C++",
+        needs: &[Need::LibFuzzer],
+        proof: Proof::Program("c++"),
+        elsewhere: Some(Names { dnf: "gcc-c++", zypper: "gcc-c++", pacman: "gcc", apk: "g++" }),
     },
     Package {
         debian: "qemu-system-x86",
