@@ -7,6 +7,7 @@ pub mod cases;
 pub mod command;
 pub mod faults;
 pub mod frames;
+pub mod fuzz;
 pub mod kernel;
 pub mod leases;
 pub mod machine;

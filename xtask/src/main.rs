@@ -7,6 +7,7 @@
 mod cases;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod leases;
 mod lint;
 mod machine;
@@ -63,6 +64,9 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Try frames without end on the program in the kernel (needs root), or let libFuzzer look
+    #[command(after_help = fuzz::EXAMPLES)]
+    Fuzz(fuzz::Args),
     /// Try the object and the fix on real kernels, in emulated machines
     #[command(after_help = vm::EXAMPLES)]
     Vm(vm::Args),
@@ -97,6 +101,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Lint => lint::run(&sh),
         Verb::Ebpf { check: false } => ebpf::build(&sh),
         Verb::Ebpf { check: true } => ebpf::check(&sh).map(drop),
+        Verb::Fuzz(args) => fuzz::run(&sh, &args),
         Verb::Vm(args) => vm::run(&sh, &args),
         Verb::Pxe { json } => pxe::run(&sh, json),
     }

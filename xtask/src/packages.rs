@@ -24,6 +24,8 @@ pub(crate) enum Need {
     Vm,
     /// `cargo xtask pxe`.
     Pxe,
+    /// `cargo xtask fuzz --target`.
+    LibFuzzer,
 }
 
 /// How to tell that a package is there, or another one that does as well.
@@ -166,6 +168,13 @@ const PACKAGES: &[Package] = &[
         needs: &[Need::Toolchain],
         proof: Proof::File("/usr/include/zlib.h"),
         elsewhere: None,
+    },
+    Package {
+        debian: "g++",
+        purpose: "libFuzzer is written in C++",
+        needs: &[Need::LibFuzzer],
+        proof: Proof::Program("c++"),
+        elsewhere: Some(Names { dnf: "gcc-c++", zypper: "gcc-c++", pacman: "gcc", apk: "g++" }),
     },
     Package {
         // It brings the firmware with it: seabios, and ipxe-qemu for the network cards.

@@ -6,7 +6,7 @@ use xshell::{Shell, cmd};
 use crate::{
     cargo,
     ebpf::{self, Finding},
-    leases, lint, machine,
+    fuzz, leases, lint, machine,
     packages::{self, Need},
     progress, pxe,
 };
@@ -35,7 +35,10 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
         let _object = sh.push_env("FIXER_BPF_OBJECT", object);
         cargo_test(sh, filter)?;
     }
-    Ok(())
+    match filter {
+        Some(_) => Ok(()),
+        None => fuzz::many(sh),
+    }
 }
 
 fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {

@@ -152,9 +152,11 @@ fn direction(hook: Hook) -> u32 {
     }
 }
 
-/// A moment before 1970 is 1970: the format knows none.
+/// A moment before 1970 is 1970, and one after 2554 is the last of its nanoseconds that 64 bits can
+/// count: the format knows no other.
 fn since_1970(time: Timestamp) -> Duration {
-    time.as_duration().try_into().unwrap_or_default()
+    let since: Duration = time.as_duration().try_into().unwrap_or_default();
+    since.min(Duration::from_nanos(u64::MAX))
 }
 
 #[cfg(test)]

@@ -1,0 +1,74 @@
+//! The packet logic as an ordinary function, and what it makes of a trial.
+
+use fixer_common::{
+    abi::Hook,
+    decide::{Decision, decide},
+    frame::Frame,
+    triage::may_match,
+    verdict::Verdict,
+};
+
+use super::{
+    reference::{Answer, Checksum},
+    trial::{Kind, Trial},
+};
+
+/// A slice that can also be a segmentation-offload packet.
+struct Slice<'a>(&'a Trial);
+
+impl Frame for Slice<'_> {
+    fn len(&self) -> usize {
+        self.0.frame.len()
+    }
+
+    fn is_gso(&self) -> bool {
+        self.0.kind == Kind::Gso
+    }
+
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.frame[..].load(offset)
+    }
+
+    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.frame[..].head()
+    }
+}
+
+/// How the logic and the reference differ, if they do. Which hook it is the logic does not know: it
+/// answers for egress.
+pub fn difference(trial: &Trial) -> Option<String> {
+    let rules = trial.setting.program_rules();
+    let decision = decide(&Slice(trial), &rules[..]);
+    if decision.is_some() && !may_match(&Slice(trial), &rules[..]) {
+        return Some("triage turns away what a rule asks for".to_owned());
+    }
+    let egress = Trial { hook: Hook::Egress, ..trial.clone() };
+    let wanted = Answer { tags: 0, ..egress.answer() };
+    let made = made(trial, decision);
+    (made != wanted).then(|| format!("on slices: {}\nreference: {}", said(&made), said(&wanted)))
+}
+
+fn said(answer: &Answer) -> String {
+    let Answer { verdict, frame, checksum, .. } = answer;
+    format!("{verdict:?} {checksum:?} {}", hex::encode(frame))
+}
+
+fn made(trial: &Trial, decision: Option<Decision>) -> Answer {
+    let mut frame = trial.frame.clone();
+    let (verdict, field) = match decision {
+        None => return Answer { verdict: None, frame, tags: 0, checksum: None },
+        Some(Decision::Leave(verdict, field)) => (verdict, field),
+        Some(Decision::Fix(_, field)) if trial.setting.observe_only => (Verdict::Partial, field),
+        Some(Decision::Fix(_, field)) => {
+            let at = field.at as usize;
+            frame[at..at + 2].copy_from_slice(&field.expected.to_be_bytes());
+            (Verdict::Fixed, field)
+        }
+    };
+    let checksum = (field.at != 0).then_some(Checksum {
+        at: field.at as usize,
+        stored: field.stored,
+        right: (field.expected != 0).then_some(field.expected),
+    });
+    Answer { verdict: Some(verdict.name()), frame, tags: 0, checksum }
+}
