@@ -35,8 +35,6 @@ const FARTHEST_TRANSPORT: usize = 156;
 const LONGEST_DATAGRAM: usize = 9216;
 /// The longest frame that holds such a datagram, behind two tags and all that may come before it.
 const LONGEST_FRAME: usize = 2 * 4 + FARTHEST_TRANSPORT + LONGEST_DATAGRAM;
-/// With more tags than this a frame is not mended at ingress.
-const MOST_TAGS_AT_INGRESS: usize = 1;
 
 /// A rule of `--match`, spelt out.
 #[derive(Clone, Copy, Debug)]
@@ -53,15 +51,13 @@ pub struct Wanted {
     pub destination: Option<u16>,
 }
 
-/// A frame, and where it passes.
+/// A frame, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// From its destination address on.
     pub frame: &'a [u8],
     /// Whether it is a segmentation-offload packet.
     pub gso: bool,
-    /// Whether it comes in; otherwise it leaves.
-    pub ingress: bool,
     /// The rules.
     pub rules: &'a [Wanted],
     /// Whether fixer only observes.
@@ -135,9 +131,6 @@ pub fn answer(question: &Question<'_>) -> Answer {
     }
     if question.observe_only {
         return intact("partial");
-    }
-    if question.ingress && packet.tags > MOST_TAGS_AT_INGRESS {
-        return intact("failed");
     }
     let mut fixed = intact("fixed");
     fixed.frame[at..at + 2].copy_from_slice(&right.to_be_bytes());

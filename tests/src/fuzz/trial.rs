@@ -49,7 +49,6 @@ impl Trial {
         answer(&Question {
             frame: &self.frame,
             gso: self.kind == Kind::Gso,
-            ingress: self.hook == Hook::Ingress,
             rules: self.setting.rules,
             observe_only: self.setting.observe_only,
         })
