@@ -10,9 +10,7 @@ use std::{
 use anyhow::Result;
 
 /// Files and directories that are looked at with everything in them.
-const WHOLE: [&str; 12] = [
-    "/etc/resolv.conf",
-    "/etc/dhcp",
+const PLACES: [&str; 10] = [
     "/etc/systemd/network",
     "/run/dhcpcd",
     "/run/kea",
@@ -25,11 +23,11 @@ const WHOLE: [&str; 12] = [
     "/var/lib/misc",
 ];
 
-/// The directory of which only the names in it are looked at.
-const NAMES: &str = "/etc";
+/// How the names of those in `/etc` start. Some are there for a moment, or under another name.
+const IN_ETC: [&str; 6] = ["dhc", "host", "kea", "ntp", "passwd", "resolv"];
 
 /// What is said of a file: when it was written, and its content.
-type State = Option<(SystemTime, Vec<u8>)>;
+type State = (SystemTime, Vec<u8>);
 
 /// The machine's files as they are now.
 #[derive(Debug, PartialEq)]
@@ -39,11 +37,14 @@ impl Machine {
     /// Looks at them.
     pub fn look() -> Result<Self> {
         let mut files = BTreeMap::new();
-        for place in WHOLE {
-            whole(Path::new(place), &mut files)?;
+        for path in PLACES {
+            whole(Path::new(path), &mut files)?;
         }
-        for path in entries(Path::new(NAMES))? {
-            files.entry(path).or_insert(None);
+        for path in entries(Path::new("/etc"))? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if IN_ETC.iter().any(|start| name.starts_with(start)) {
+                whole(&path, &mut files)?;
+            }
         }
         Ok(Self(files))
     }
@@ -64,7 +65,7 @@ fn whole(path: &Path, files: &mut BTreeMap<PathBuf, State>) -> Result<()> {
         }
     }
     let content = if metadata.is_file() { fs::read(path)? } else { Vec::new() };
-    files.insert(path.to_owned(), Some((metadata.modified()?, content)));
+    files.insert(path.to_owned(), (metadata.modified()?, content));
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     cmd!(sh, "{cargo} build --package fixer-user --bin fixer")
         .run()
         .context("fixer could not be built")?;
-    progress("play every client with every server (about a minute)");
+    progress("play every client with every server (a minute or two)");
     let options = [("--client", &args.client), ("--server", &args.server)];
     let options = options.into_iter().filter_map(|(name, value)| Some([name, value.as_ref()?]));
     leases(sh)

@@ -1,7 +1,7 @@
 //! Real DHCP clients against real servers, over the bridge, without fixer and with it.
 //!
 //! The [`clients`] and the [`servers`] are one table each. A [`trial`] plays one pair of them on a
-//! [`stage`] with either [`wire`], every [`program`] in a sandbox, with a strict [`observer`] beside
+//! [`stage`], on every kind of [`wire`], each [`program`] in a sandbox and a strict [`observer`] beside
 //! the client. The [`matrix`] says what came of it, and whether that is as it must be.
 
 pub mod clients;

@@ -15,7 +15,7 @@ use fixer_user::{
     lab::{
         link,
         packet::{PacketSocket, wait_until_open},
-        scene::{BRIDGE, GUEST, Scene},
+        scene::{BRIDGE, GUEST, PORT, Scene},
     },
     net::netns::NetNs,
 };
@@ -50,6 +50,10 @@ impl Stage {
         let Scene { host, guest } = Scene::new().context("the scene cannot be made")?;
         let (guest, _copier) = match wire {
             Wire::Veth => (guest, None),
+            Wire::Finished => {
+                turn_checksum_offload_off(&host, PORT)?;
+                (guest, None)
+            }
             Wire::Copied => beyond(&guest).map(|(guest, copier)| (guest, Some(copier)))?,
         };
         use_addresses_at_once(&host, BRIDGE)?;
@@ -69,9 +73,13 @@ fn beyond(between: &NetNs) -> Result<(NetNs, Copier)> {
     let guest = NetNs::scratch("guest")?;
     link::veth(&guest, GUEST, between, FAR)?;
     // The guest's own packets must not be left partial: nobody would finish them either.
-    output(&guest, "ethtool", &["-K", GUEST, "tx", "off"])?;
+    turn_checksum_offload_off(&guest, GUEST)?;
     let copier = Copier::start(between, GUEST, FAR)?;
     Ok((guest, copier))
+}
+
+fn turn_checksum_offload_off(netns: &NetNs, interface: &str) -> Result<()> {
+    output(netns, "ethtool", &["-K", interface, "tx", "off"]).map(drop)
 }
 
 /// Makes the interface take IPv6 addresses without asking around, also the one that it has taken.

@@ -18,15 +18,24 @@ pub enum Wire {
     /// A veth pair, as containers have it: the guest's kernel sees that a sum is partial, and tells
     /// its programs.
     Veth,
-    /// A program that copies frames from one socket to another, as some hypervisors do. The mark stays
-    /// behind: a partial sum is a wrong one, and every client is a strict one.
+    /// A veth pair whose port has no checksum offload: the kernel finishes partial sums on the way.
+    /// Who stores a sum and leaves the mark breaks it here, for the sum is finished twice.
+    Finished,
+    /// A program that copies frames from one socket to another. The mark stays behind: a partial sum
+    /// is a wrong one, and every client is a strict one.
     Copied,
+}
+
+impl Wire {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Veth, Self::Finished, Self::Copied];
 }
 
 impl fmt::Display for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Veth => "veth",
+            Self::Finished => "finished",
             Self::Copied => "copied",
         })
     }
