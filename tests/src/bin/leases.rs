@@ -1,6 +1,6 @@
 //! Prints the matrix of real DHCP clients and servers; `cargo xtask leases` starts it.
 
-use std::process::ExitCode;
+use std::{collections::BTreeSet, process::ExitCode};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser};
@@ -13,14 +13,19 @@ use fixer_tests::{
 #[derive(Parser)]
 struct Args {
     /// Only this client
-    #[arg(long, value_parser = PossibleValuesParser::new(CLIENTS.iter().map(|row| row.name)))]
+    #[arg(long, value_parser = names(CLIENTS.iter().map(|row| row.name)))]
     client: Option<String>,
     /// Only this server
-    #[arg(long, value_parser = PossibleValuesParser::new(SERVERS.iter().map(|row| row.name)))]
+    #[arg(long, value_parser = names(SERVERS.iter().map(|row| row.name)))]
     server: Option<String>,
     /// Only print the Debian packages of those that are not here
     #[arg(long, conflicts_with_all = ["client", "server"])]
     lacking: bool,
+}
+
+/// A table's names, of which some stand there once for each protocol.
+fn names(rows: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
+    PossibleValuesParser::new(rows.collect::<BTreeSet<_>>())
 }
 
 fn main() -> ExitCode {

@@ -21,8 +21,8 @@ pub enum Wire {
     /// A veth pair whose port has no checksum offload: the kernel finishes partial sums on the way.
     /// Who stores a sum and leaves the mark breaks it here, for the sum is finished twice.
     Finished,
-    /// A program that copies frames from one socket to another, as some hypervisors do. The mark stays
-    /// behind: a partial sum is a wrong one, and every client is a strict one.
+    /// A program that copies frames from one socket to another. The mark stays behind: a partial sum
+    /// is a wrong one, and every client is a strict one.
     Copied,
 }
 
