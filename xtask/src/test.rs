@@ -8,7 +8,7 @@ use crate::{
     ebpf::{self, Finding},
     fuzz, leases, lint, machine,
     packages::{self, Need},
-    progress, pxe,
+    progress, pxe, vm,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -35,10 +35,13 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
         let _object = sh.push_env("FIXER_BPF_OBJECT", object);
         cargo_test(sh, filter)?;
     }
-    match filter {
-        Some(_) => Ok(()),
-        None => fuzz::many(sh),
+    // Whoever asks for some tests does not want to wait for what takes minutes.
+    if filter.is_some() {
+        return Ok(());
     }
+    pxe::run(sh, false)?;
+    fuzz::many(sh)?;
+    vm::run(sh, &vm::Args::default())
 }
 
 fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {
@@ -49,6 +52,5 @@ fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {
         .context("fixer could not be built")?;
     cmd!(sh, "{cargo} test --no-fail-fast --workspace --exclude fixer-ebpf {filter...}")
         .run()
-        .context("a test failed; its name is above")?;
-    if filter.is_none() { pxe::run(sh, false) } else { Ok(()) }
+        .context("a test failed; its name is above")
 }

@@ -43,8 +43,8 @@ const DIRECTORY: &str = "target/vm";
 /// How long a kernel may take for everything.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
 
-/// Which kernels to try.
-#[derive(clap::Args)]
+/// Which kernels to try: by default, those that most machines run.
+#[derive(clap::Args, Default)]
 pub(crate) struct Args {
     /// Try every kernel there is
     #[arg(long)]
