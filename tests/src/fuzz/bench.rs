@@ -3,11 +3,19 @@
 use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, Result};
-use fixer_common::{abi::Hook, verdict::TABLE};
-use fixer_user::bpf::load::{Config, Object};
+use fixer_common::{
+    abi::Hook,
+    verdict::{self, TABLE},
+};
+use fixer_user::bpf::{
+    load::{Config, Object},
+    ring::Ring,
+};
+use tokio::runtime::Runtime;
 
 use super::{
-    reference::Answer,
+    reference::{Answer, Checksum},
+    report::{self, MOST_CAPTURED, Report},
     setting::{SETTINGS, Setting},
     test_run::{Ran, test_run},
     trial::{Kind, Trial},
@@ -24,6 +32,8 @@ pub struct Outcome {
     pub verdict: Option<&'static str>,
     /// The packet as it came out, and what the program returned.
     pub ran: Ran,
+    /// The event about it.
+    pub report: Option<Report>,
 }
 
 /// The loaded objects.
@@ -31,13 +41,16 @@ pub struct Bench {
     objects: Vec<Loaded>,
     /// The longest frame that the kernel takes.
     longest: usize,
-    /// Whether the kernel can give a packet a sum of all its bytes (since Linux 6.15).
+    /// Whether the kernel can give a packet a sum of all its bytes. Older ones cannot.
     takes_summed: bool,
+    /// Ring buffers are waited for on a runtime, though nobody waits for one here.
+    _runtime: Runtime,
 }
 
 struct Loaded {
     setting: &'static str,
     object: Object,
+    ring: Ring,
     counts: Counts,
 }
 
@@ -48,8 +61,11 @@ impl Bench {
     /// Loads the object under every setting, and finds out what the kernel takes.
     pub fn new() -> Result<Self> {
         require_root()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+        let entered = runtime.enter();
         let objects = SETTINGS.iter().map(Loaded::new).collect::<Result<_>>()?;
-        let mut bench = Self { objects, longest: 0, takes_summed: false };
+        drop(entered);
+        let mut bench = Self { objects, longest: 0, takes_summed: false, _runtime: runtime };
         let mut takes = |len, kind| {
             let frame = vec![0; len];
             let setting = &SETTINGS[0];
@@ -94,7 +110,8 @@ impl Bench {
         let ran = self.ran(trial).context("the kernel refuses");
         let loaded = self.loaded(trial.setting)?;
         let verdict = loaded.counted(trial.hook);
-        Ok(Outcome { ran: ran?, verdict: verdict? })
+        let report = report::take(&mut loaded.ring);
+        Ok(Outcome { ran: ran?, verdict: verdict?, report: report? })
     }
 
     fn ran(&mut self, trial: &Trial) -> Result<Ran> {
@@ -127,12 +144,24 @@ fn is_tagged(frame: &[u8]) -> bool {
 ///
 /// Popping and pushing leaves the outer tag of a mended frame beside it, where this command does not
 /// show it. `table_over_veth` sees such frames as a whole.
-pub fn shown(answer: Answer) -> Outcome {
-    let Answer { verdict, mut frame, tags, .. } = answer;
+pub fn shown(trial: &Trial) -> Outcome {
+    let Answer { verdict, mut frame, tags, mut checksum } = trial.answer();
+    let mut tag = None;
     if verdict == Some("fixed") && tags > 0 {
+        tag = Some(u16::from_be_bytes([frame[14], frame[15]]));
         frame.drain(12..16);
+        checksum = checksum.map(|field| Checksum { at: field.at - 4, ..field });
     }
-    Outcome { verdict, ran: Ran { frame, returned: GO_ON } }
+    let captured = frame.len().min(MOST_CAPTURED);
+    let report = verdict.map(|verdict| Report {
+        verdict,
+        hook: trial.hook,
+        frame_len: frame.len(),
+        frame: frame[..captured].to_vec(),
+        checksum,
+        tag,
+    });
+    Outcome { verdict, ran: Ran { frame, returned: GO_ON }, report }
 }
 
 impl Loaded {
@@ -141,12 +170,14 @@ impl Loaded {
             rules: setting.program_rules(),
             observe_only: setting.observe_only,
             shrink_twice: setting.shrink_twice,
-            events: 0,
+            events: verdict::ALL,
             ..Config::default()
         };
-        let object = Object::load(&config)
-            .with_context(|| format!("the kernel takes the object under {}", setting.name))?;
-        Ok(Self { setting: setting.name, object, counts: Counts::default() })
+        let mut object = Object::load(&config).with_context(|| {
+            format!("the kernel does not take the object under {}", setting.name)
+        })?;
+        let ring = object.take_ring()?;
+        Ok(Self { setting: setting.name, object, ring, counts: Counts::default() })
     }
 
     /// The verdict that was counted since the last look.

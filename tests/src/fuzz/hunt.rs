@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use super::{
     bench::{Bench, Outcome, shown},
     generate::Generator,
+    report::Report,
     shrink::shrink,
     trial::{Trial, lines},
 };
@@ -81,16 +82,22 @@ fn compare(
     trial: &Trial,
     origin: impl FnOnce() -> String,
 ) -> Result<Option<&'static str>> {
-    let wanted = shown(trial.answer());
+    let wanted = shown(trial);
     let made = bench.run(trial);
     if made.as_ref().is_ok_and(|made| *made == wanted) {
         return Ok(wanted.verdict);
     }
+    // Two disagreements may lie close together: it must stay this one.
+    let verdicts = |wanted: &Outcome, made: &Result<Outcome>| {
+        (wanted.verdict, made.as_ref().ok().map(|made| made.verdict))
+    };
+    let these = verdicts(&wanted, &made);
     let smallest = shrink(trial.clone(), |trial| {
-        bench.fit(trial.clone()).is_some_and(|fitted| {
-            fitted.kind == trial.kind
-                && bench.run(trial).ok().is_none_or(|made| made != shown(trial.answer()))
-        })
+        let Some(fitted) = bench.fit(trial.clone()) else { return false };
+        let (wanted, made) = (shown(trial), bench.run(trial));
+        fitted.kind == trial.kind
+            && made.as_ref().ok() != Some(&wanted)
+            && verdicts(&wanted, &made) == these
     });
     bail!(Disagreement {
         report: format!(
@@ -105,7 +112,7 @@ fn compare(
 
 /// What each side says about a trial.
 fn said(bench: &mut Bench, trial: &Trial) -> String {
-    let wanted = shown(trial.answer());
+    let wanted = shown(trial);
     let made = match bench.run(trial) {
         Ok(made) => describe(&made),
         Err(error) => format!("{error:#}"),
@@ -114,9 +121,18 @@ fn said(bench: &mut Bench, trial: &Trial) -> String {
 }
 
 fn describe(outcome: &Outcome) -> String {
-    let Outcome { verdict, ran } = outcome;
+    let Outcome { verdict, ran, report } = outcome;
     let returned = ran.returned as i32;
-    format!("{} returned {returned} {}", verdict.unwrap_or("nothing"), hex::encode(&ran.frame))
+    let frame = hex::encode(&ran.frame);
+    let report = match report {
+        None => "nothing".to_owned(),
+        Some(Report { verdict, hook, frame_len, frame, checksum, tag }) => format!(
+            "{verdict} {} {frame_len} {checksum:?} {tag:?} {}",
+            hook.name(),
+            hex::encode(frame)
+        ),
+    };
+    format!("{} returned {returned} {frame}\n   event:  {report}", verdict.unwrap_or("nothing"))
 }
 
 /// Where and how a disagreement is kept for later.

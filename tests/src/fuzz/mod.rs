@@ -1,5 +1,5 @@
 //! Differential fuzzing: frames without end go through the program in the kernel and through a plain
-//! reference, and the two must agree on the verdict and on every byte.
+//! reference, and the two must agree on the verdict, on every byte, and on what is reported.
 //!
 //! A [`generate::Generator`] makes [`trial`]s, each under one of the [`setting`]s; [`reference`] says
 //! what must become of them, [`bench`] what the program in the kernel makes of them by [`test_run`],
@@ -13,6 +13,7 @@ pub mod hunt;
 pub mod inputs;
 pub mod mutate;
 pub mod reference;
+pub mod report;
 pub mod setting;
 pub mod shrink;
 pub mod slices;
