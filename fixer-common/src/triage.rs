@@ -35,11 +35,11 @@ const PLAIN: (u32, u32) = {
 
 const _: () = assert!(ethernet::ETHER_TYPE + 2 == IP + ipv4::VERSION_IHL);
 
-/// Whether the frame may match a rule. A frame whose head is out of reach may.
+/// Whether the frame may match a rule.
 #[inline(always)]
 pub fn may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> bool {
     let Some(head) = frame.head::<HEAD>() else {
-        return true;
+        return may_match_cut(frame);
     };
     let (mask, plain) = PLAIN;
     if word(at(head, ethernet::ETHER_TYPE)) & mask == plain {
@@ -54,6 +54,25 @@ pub fn may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -
         }
         // What is behind a tag inside the frame is for a closer look; such frames are rare, for the
         // kernel keeps a frame's outer tag beside it.
+        ether_type => vlan::is_tag(ether_type),
+    }
+}
+
+/// The same for a frame of which less is in reach: some drivers leave all behind the network header
+/// elsewhere. What is plainly something else is not fetched.
+#[inline(always)]
+fn may_match_cut(frame: &(impl Frame + ?Sized)) -> bool {
+    let Some([a, b, rest @ ..]) =
+        frame.load::<{ IP + ipv4::PROTOCOL + 1 - ethernet::ETHER_TYPE }>(ethernet::ETHER_TYPE)
+    else {
+        return true;
+    };
+    match u16::from_be_bytes([a, b]) {
+        ethernet::IPV4 => Kind::over_ipv4(rest[ipv4::PROTOCOL]).is_some(),
+        ethernet::IPV6 => {
+            let next_header = rest[ipv6::NEXT_HEADER];
+            Kind::over_ipv6(next_header).is_some() || is_extension(next_header)
+        }
         ether_type => vlan::is_tag(ether_type),
     }
 }

@@ -29,7 +29,7 @@ use fixer_common::{
 
 use crate::{
     config::shrink_twice,
-    frame::{Refusal, Skb},
+    frame::{Refusal, Skb, Summed},
 };
 
 /// What is taken out for IPv4 without options, in bytes.
@@ -128,8 +128,8 @@ fn put_back<const OUT: usize, const BACK: usize>(
     } else {
         skb.shrink(-(OUT as i32))?;
     }
-    skb.store(ethernet::LEN, window)?;
-    skb.store(field.at as usize, &field.expected.to_be_bytes())
+    skb.store(ethernet::LEN, window, Summed::Yes)?;
+    skb.store(field.at as usize, &field.expected.to_be_bytes(), Summed::Yes)
 }
 
 /// What was tried when a helper refused.

@@ -51,6 +51,16 @@ impl Tag {
     }
 }
 
+/// Whether bytes are covered by the sum that a network card took of the packet
+/// (`CHECKSUM_COMPLETE`), which then changes with them.
+#[derive(Clone, Copy)]
+pub enum Summed {
+    /// All that lies behind the Ethernet header.
+    Yes,
+    /// The Ethernet header.
+    No,
+}
+
 /// A packet in the hands of a classifier.
 ///
 /// Wraps the context that the kernel passed in, which stays valid as long as the program runs.
@@ -95,6 +105,13 @@ impl Skb {
         })
     }
 
+    /// Makes the first `len` bytes readable, and nobody else's: others may look at the same packet.
+    #[inline(always)]
+    pub fn own(self, len: usize) -> Result<(), Refusal> {
+        // SAFETY: the context is valid; the helper checks the length itself.
+        outcome(unsafe { bpf_skb_pull_data(self.0, len as u32) })
+    }
+
     /// Takes the outermost VLAN tag away, wherever it is kept, and puts the next one beside the frame.
     #[inline(always)]
     pub fn pop_tag(self) -> Result<(), Refusal> {
@@ -124,19 +141,21 @@ impl Skb {
         outcome(unsafe { bpf_skb_change_tail(self.0, len as u32, 0) })
     }
 
-    /// Overwrites the bytes at `offset`, and keeps a sum that a network card took of the whole packet
-    /// (`CHECKSUM_COMPLETE`) in step.
+    /// Overwrites the bytes at `offset`.
     #[inline(always)]
-    pub fn store<const N: usize>(self, offset: usize, bytes: &[u8; N]) -> Result<(), Refusal> {
+    pub fn store<const N: usize>(
+        self,
+        offset: usize,
+        bytes: &[u8; N],
+        summed: Summed,
+    ) -> Result<(), Refusal> {
+        let flags = match summed {
+            Summed::Yes => u64::from(BPF_F_RECOMPUTE_CSUM),
+            Summed::No => 0,
+        };
         // SAFETY: `bytes` is readable for `N` bytes; the helper checks the offset itself.
         outcome(unsafe {
-            bpf_skb_store_bytes(
-                self.0,
-                offset as u32,
-                bytes.as_ptr().cast(),
-                N as u32,
-                u64::from(BPF_F_RECOMPUTE_CSUM),
-            )
+            bpf_skb_store_bytes(self.0, offset as u32, bytes.as_ptr().cast(), N as u32, flags)
         })
     }
 
@@ -197,10 +216,12 @@ impl Frame for Skb {
         context_field!(self, gso_size) != 0
     }
 
+    /// Nothing is pulled out of a segmentation-offload packet: kernels have crashed on those whose
+    /// segments were moved (a1e40ac5b5e9, 3382a1ed7f77), and none is mended anyway.
     #[inline(always)]
     fn fetch(&self, len: usize) {
         let len = len.min(self.len());
-        if self.data() + len > self.data_end() {
+        if subtract(self.data_end(), self.data()) < len && !self.is_gso() {
             // SAFETY: the context is valid; the helper checks the length itself.
             unsafe { bpf_skb_pull_data(self.0, len as u32) };
         }

@@ -44,7 +44,7 @@ fn count(key: Key, verdict: Verdict) {
     }
     if let Some(values) = values {
         // SAFETY: the value has `PLACES` numbers, more than there are verdicts, and belongs to this
-        // CPU, on which classifiers do not interrupt each other.
+        // CPU. Where classifiers can interrupt each other (PREEMPT_RT) a count may be lost.
         unsafe { *values.cast::<u64>().add(verdict as usize % PLACES) += 1 };
     }
 }
@@ -77,10 +77,10 @@ fn header(skb: Skb, hook: Hook, verdict: Verdict, field: Field) -> Header {
         stored: field.stored,
         expected: field.expected,
         vlan_tci: tag.map_or(0, |tag| tag.tci),
-        vlan_present: tag.is_some().into(),
+        vlan_protocol: tag.map_or(0, |tag| u16::from_be(tag.protocol)),
         verdict: verdict as u8,
         hook: hook as u8,
-        padding: [0; 7],
+        padding: [0; 6],
     }
 }
 
@@ -107,7 +107,7 @@ fn sample<const LEN: usize>(skb: Skb, mut header: Header) {
 #[inline(always)]
 fn lose() {
     if let Some(lost) = LOST.get_ptr_mut(0) {
-        // SAFETY: the number belongs to this CPU, on which classifiers do not interrupt each other.
+        // SAFETY: as for the counters.
         unsafe { *lost += 1 };
     }
 }

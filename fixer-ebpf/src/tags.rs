@@ -15,7 +15,7 @@ use fixer_common::{
 
 use crate::{
     apply,
-    frame::{OUT_OF_REACH, Refusal, Skb, Tag},
+    frame::{OUT_OF_REACH, Refusal, Skb, Summed, Tag},
 };
 
 /// Mends the datagram whatever tags it has. Gives the verdict, and the field where it lies now.
@@ -87,9 +87,10 @@ impl Tags {
         if self.inside == 0 {
             return Ok(());
         }
-        // The first pop tells whether tags can be popped at all; nothing has happened if it fails.
-        skb.pop_tag().map_err(|_| Stuck::Intact)?;
-        for popped in 1..=MOST_TAGS {
+        // What popping needs memory for is done before: a pop may fail with the tag beside the frame
+        // gone already.
+        skb.own(ethernet::LEN + MOST_TAGS * vlan::LEN).map_err(|_| Stuck::Intact)?;
+        for popped in 0..=MOST_TAGS {
             if popped < self.count() {
                 skb.pop_tag().map_err(|_| Stuck::HalfWay)?;
             }
@@ -110,14 +111,14 @@ impl Tags {
         match self.count() {
             _ if self.inside == 0 => Ok(()),
             1 => skb.push_tag(outer),
-            2 => insert(skb, vlan::LEN, &[a, b, c, d, y, z], outer),
-            _ => insert(skb, 2 * vlan::LEN, &[a, b, c, d, e, f, g, h, y, z], outer),
+            2 => insert(skb, vlan::LEN, [a, b], &[c, d, y, z], outer),
+            _ => insert(skb, 2 * vlan::LEN, [a, b], &[c, d, e, f, g, h, y, z], outer),
         }
     }
 }
 
-/// Makes `room` in the frame, writes tags and the EtherType behind them into it, and puts `outer` beside
-/// it.
+/// Makes `room` in the frame, writes tags with the EtherType behind them into it, and puts `outer`
+/// beside it. `first` is where the EtherType was; the `rest` is behind it.
 ///
 /// The kernel does not know of tags that are written: `skb->protocol` still says IP. Pushing twice and
 /// popping once tells it, for the pop takes a tag out of the frame and looks at what follows. It also
@@ -127,11 +128,14 @@ impl Tags {
 fn insert<const N: usize>(
     skb: Skb,
     room: usize,
-    bytes: &[u8; N],
+    first: [u8; 2],
+    rest: &[u8; N],
     outer: Tag,
 ) -> Result<(), Refusal> {
     skb.shrink(-(room as i32))?;
-    skb.store(ethernet::ETHER_TYPE, bytes)?;
+    // The sum that a network card took of the packet starts behind the Ethernet header.
+    skb.store(ethernet::ETHER_TYPE, &first, Summed::No)?;
+    skb.store(ethernet::LEN, rest, Summed::Yes)?;
     skb.push_tag(outer)?;
     skb.push_tag(outer)?;
     skb.pop_tag()

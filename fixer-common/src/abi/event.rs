@@ -24,16 +24,16 @@ pub struct Header {
     pub stored: u16,
     /// What it should hold; 0 if it was not computed.
     pub expected: u16,
-    /// The VLAN tag that the kernel keeps beside the frame (`vlan_tci`), if `vlan_present` is 1.
+    /// The VLAN tag that the kernel keeps beside the frame (`vlan_tci`), if there is one.
     pub vlan_tci: u16,
-    /// 1 if there is such a tag.
-    pub vlan_present: u8,
+    /// That tag's EtherType (`vlan_proto`); 0 if there is none.
+    pub vlan_protocol: u16,
     /// The [`Verdict`](crate::verdict::Verdict)'s number.
     pub verdict: u8,
     /// The [`Hook`](super::Hook)'s number.
     pub hook: u8,
     /// Always 0: fills the header up to a multiple of 8 bytes.
-    pub padding: [u8; 7],
+    pub padding: [u8; 6],
 }
 
 /// Length of [`Header`] in bytes.

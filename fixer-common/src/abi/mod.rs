@@ -8,7 +8,7 @@ pub mod counter;
 pub mod event;
 
 /// The version of everything in this module.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The names of the programs, one for each hook.
 pub mod program {

@@ -1,6 +1,6 @@
 //! What stays when fixer has gone: links, programs and maps, pinned on the BPF file system.
 //!
-//! `/sys/fs/bpf/fixer/v1/<namespace>/` holds the maps under their names and, for each hook of each
+//! `/sys/fs/bpf/fixer/v2/<namespace>/` holds the maps under their names and, for each hook of each
 //! interface, either a tcx link (`4-egress`) or, where the kernel has no tcx, the program of a clsact
 //! filter (`4-egress-clsact-1-1-made`, with the filter's priority and handle, and whether the qdisc was
 //! made for it: such a filter is no object that could be pinned, and is found again by these). The version is that of the ABI, so a

@@ -77,10 +77,10 @@ pub(crate) fn header(verdict: Verdict, frame: &[u8]) -> Header {
         stored: 0x1bc7,
         expected: 0x072b,
         vlan_tci: 0,
-        vlan_present: 0,
+        vlan_protocol: 0,
         verdict: verdict as u8,
         hook: Hook::Egress as u8,
-        padding: [0; 7],
+        padding: [0; 6],
     }
 }
 

@@ -22,7 +22,7 @@ pub use self::{
     dhcp::{Dhcp, ServerId, Xid},
     packet::{Mac, Packet, Transport},
     printable::printable,
-    sample::{Capture, Sample, SampleError, Stored},
+    sample::{Capture, Sample, SampleError, Stored, Tag},
 };
 
 pub use crate::net::netns::HOST;
@@ -82,7 +82,7 @@ impl Event {
     /// The event that a sample tells of.
     pub fn new(sample: Sample, origin: &Origin, clock: &Clock) -> Self {
         let Sample { time, ifindex, hook, verdict, expected, capture } = sample;
-        let (packet, payload) = Packet::parse(&capture.bytes, capture.tag);
+        let (packet, payload) = Packet::parse(&capture.bytes, capture.tag.map(|tag| tag.tci));
         let dhcp = match (packet.sport, packet.dport, payload) {
             (Some(sport), Some(dport), Some(payload)) => Dhcp::decode([sport, dport], payload),
             _ => None,

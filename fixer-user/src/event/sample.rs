@@ -41,8 +41,17 @@ pub struct Capture {
     pub frame_len: u32,
     /// The checksum field, if it was looked at.
     pub checksum: Option<Stored>,
-    /// The VLAN tag that the kernel keeps beside the frame: priority, and the id in the lower 12 bits.
-    pub tag: Option<u16>,
+    /// The VLAN tag that the kernel keeps beside the frame.
+    pub tag: Option<Tag>,
+}
+
+/// A VLAN tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Its EtherType: a customer's (802.1Q) or a provider's (802.1ad).
+    pub protocol: u16,
+    /// Priority, and the VLAN's id in the lower 12 bits.
+    pub tci: u16,
 }
 
 /// A checksum field as the program found it.
@@ -120,15 +129,12 @@ impl Sample {
                 frame_len,
                 checksum: looked_at
                     .then_some(Stored { at: header.checksum_at, value: header.stored }),
-                tag: (header.vlan_present != 0).then_some(header.vlan_tci),
+                tag: (header.vlan_protocol != 0)
+                    .then_some(Tag { protocol: header.vlan_protocol, tci: header.vlan_tci }),
             },
         })
     }
 }
-
-/// The EtherType of an IEEE 802.1Q tag. The kernel does not say of which kind the tag beside a frame
-/// is; service tags (802.1ad) are taken for this one as well.
-const CUSTOMER_TAG: u16 = 0x8100;
 
 /// Length of a VLAN tag in a frame in bytes.
 const TAG_LEN: u32 = 4;
@@ -144,10 +150,10 @@ impl Capture {
                 *byte = seen;
             }
         }
-        if let Some(tci) = self.tag
+        if let Some(Tag { protocol, tci }) = self.tag
             && frame.len() >= ethernet::ETHER_TYPE
         {
-            let tag = CUSTOMER_TAG.to_be_bytes().into_iter().chain(tci.to_be_bytes());
+            let tag = protocol.to_be_bytes().into_iter().chain(tci.to_be_bytes());
             frame.splice(ethernet::ETHER_TYPE..ethernet::ETHER_TYPE, tag);
         }
         frame
@@ -249,22 +255,23 @@ mod tests {
 
     #[test]
     fn a_tag_beside_the_frame_is_put_into_it() {
-        let capture = parse_header(|header| (header.vlan_present, header.vlan_tci) = (1, 0x6005))
-            .unwrap()
-            .capture;
+        let provider = |header: &mut Header| {
+            (header.vlan_protocol, header.vlan_tci) = (0x88a8, 0x6005);
+        };
+        let capture = parse_header(provider).unwrap().capture;
         let (seen, after) = (capture.as_seen(), fixture::offer_frame());
         assert_eq!(seen[..12], after[..12]);
-        assert_eq!(seen[12..16], [0x81, 0x00, 0x60, 0x05]);
+        assert_eq!(seen[12..16], [0x88, 0xa8, 0x60, 0x05]);
         assert_eq!(seen[16..44], after[12..40]);
         assert_eq!(seen[44..46], [0x1b, 0xc7]);
         assert_eq!(capture.seen_len() as usize, seen.len());
-        let tag = |present, tci| {
-            parse_header(|header| (header.vlan_present, header.vlan_tci) = (present, tci))
+        let tag = |protocol, tci| {
+            parse_header(|header| (header.vlan_protocol, header.vlan_tci) = (protocol, tci))
                 .unwrap()
                 .capture
                 .tag
         };
-        assert_eq!(tag(1, 0), Some(0));
+        assert_eq!(tag(0x8100, 0), Some(Tag { protocol: 0x8100, tci: 0 }));
         assert_eq!(tag(0, 5), None);
     }
 
@@ -275,7 +282,7 @@ mod tests {
             let capture = parse_header(|header| header.captured = captured).unwrap().capture;
             assert_eq!(capture.as_seen(), whole[..captured as usize]);
             let capture =
-                parse_header(|header| (header.captured, header.vlan_present) = (captured, 1));
+                parse_header(|header| (header.captured, header.vlan_protocol) = (captured, 0x8100));
             let capture = capture.unwrap().capture;
             assert!(capture.as_seen().len() <= capture.seen_len() as usize);
         }

@@ -88,7 +88,7 @@ mod tests {
     fn an_absent_checksum_is_zero_and_expects_nothing() {
         let event = fixture::event(Verdict::Unchecked, |header| {
             (header.stored, header.expected) = (0, 0);
-            (header.vlan_present, header.vlan_tci) = (1, 0x6005);
+            (header.vlan_protocol, header.vlan_tci) = (0x8100, 0x6005);
         });
         let line = line(&event);
         assert!(line.contains(r#""checksum":"0x0000","expected":null"#), "{line}");

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_cut_capture_keeps_its_length_and_a_tag_its_place() {
         let event = fixture::event(Verdict::Valid, |header| {
-            (header.captured, header.vlan_present, header.vlan_tci) = (60, 1, 5);
+            (header.captured, header.vlan_protocol, header.vlan_tci) = (60, 0x8100, 5);
         });
         let blocks = read_back(|file| file.event(&event).unwrap());
         let [packet] = &packets(&blocks)[..] else { panic!("one packet") };

@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_unknown_is_left_out() {
         let event = fixture::event(Verdict::Gso, |header| {
-            (header.checksum_at, header.captured, header.vlan_present) = (0, 20, 1);
+            (header.checksum_at, header.captured, header.vlan_protocol) = (0, 20, 0x8100);
             header.vlan_tci = 0x6005;
         });
         let words = "gso: a segmentation-offload packet cannot be summed here; unchanged\n";

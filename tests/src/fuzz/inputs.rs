@@ -85,10 +85,10 @@ fn sample(verdict: Verdict, frame: &[u8]) -> Vec<u8> {
         stored: 0x1bc7,
         expected: 0x072b,
         vlan_tci: 0x6005,
-        vlan_present: u8::from(frame.len().is_multiple_of(3)),
+        vlan_protocol: if frame.len().is_multiple_of(3) { 0x88a8 } else { 0 },
         verdict: verdict as u8,
         hook: Hook::Egress as u8,
-        padding: [0; 7],
+        padding: [0; 6],
     };
     [header.as_bytes(), &frame[..captured]].concat()
 }

@@ -7,7 +7,7 @@ use fixer_common::abi::{
 };
 use fixer_user::{
     bpf::ring::Ring,
-    event::{Sample, Stored},
+    event::{Sample, Stored, Tag},
 };
 
 use super::reference::Checksum;
@@ -25,8 +25,8 @@ pub struct Report {
     pub frame: Vec<u8>,
     /// Its checksum field, if it was looked at.
     pub checksum: Option<Checksum>,
-    /// The VLAN tag beside the frame.
-    pub tag: Option<u16>,
+    /// The VLAN tag beside the frame, as it is on a wire.
+    pub tag: Option<[u8; 4]>,
 }
 
 /// The most bytes of a packet that an event holds.
@@ -46,6 +46,11 @@ pub fn take(ring: &mut Ring) -> Result<Option<Report>> {
         frame_len: capture.frame_len as usize,
         frame: capture.bytes.to_vec(),
         checksum: capture.checksum.map(checksum),
-        tag: capture.tag,
+        tag: capture.tag.map(on_wire),
     }))
+}
+
+fn on_wire(Tag { protocol, tci }: Tag) -> [u8; 4] {
+    let ([a, b], [c, d]) = (protocol.to_be_bytes(), tci.to_be_bytes());
+    [a, b, c, d]
 }
