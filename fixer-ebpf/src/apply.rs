@@ -24,7 +24,7 @@ use fixer_common::{
     frame::Frame,
     parse,
     verdict::Verdict,
-    wire::{ethernet, ipv6},
+    wire::{ethernet, ipv4, ipv6, tcp, udp},
 };
 
 use crate::{
@@ -49,13 +49,14 @@ const MARGIN: usize = 4;
 /// What a second shrink takes out, in bytes.
 const MORE: usize = 8;
 
-/// How many bytes more are put back than were taken out. The kernel takes them out where it believes
-/// the network header to be, which for a raw sender on a VLAN device is 4 bytes too far.
+/// How far behind the Ethernet header the kernel may believe the network header to be. A raw sender on
+/// a VLAN device makes it believe in a place 4 or 8 bytes too far, or at the start of the frame.
 const SLACK: usize = 8;
 
-/// What has to be put back where `out` bytes are taken out.
+/// What has to be put back where `out` bytes are taken out, from the start of the frame on: wherever
+/// the kernel takes them out, all that it can have touched. A multiple of 8.
 const fn back(out: usize) -> usize {
-    out + MORE + SLACK
+    (ethernet::LEN + out + MORE + SLACK).next_multiple_of(8)
 }
 
 /// What `bpf_skb_adjust_room` leaves behind the Ethernet header at least: a network header, of which
@@ -63,7 +64,7 @@ const fn back(out: usize) -> usize {
 const KEPT: usize = ipv6::LEN;
 
 /// Mends the datagram that starts there, and says what became of the packet.
-#[inline(always)]
+#[inline(never)]
 pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
     match start {
         start if start + MARGIN <= SHORT => padded::<SHORT, { back(SHORT) }>(skb, field),
@@ -76,7 +77,7 @@ pub fn fix(skb: Skb, start: usize, field: Field) -> Verdict {
 #[inline(always)]
 fn padded<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
     let len = skb.len();
-    let needed = ethernet::LEN + BACK + KEPT;
+    let needed = BACK + KEPT;
     if len < needed
         && let Err(refusal) = skb.set_len(needed)
     {
@@ -97,11 +98,11 @@ fn padded<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdic
 #[inline(always)]
 fn complete<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verdict {
     let mut window = MaybeUninit::uninit();
-    if skb.read::<BACK>(ethernet::LEN, &mut window).is_err() {
+    if skb.read::<BACK>(0, &mut window).is_err() {
         return Verdict::Failed;
     }
     // SAFETY: it was read just now, every byte of it.
-    let window = unsafe { window.assume_init_ref() };
+    let window = unsafe { window.assume_init_mut() };
     if let Err(refusal) = skb.shrink(OUT as i32) {
         refused(Step::Shrink, refusal);
         return Verdict::Failed;
@@ -119,7 +120,7 @@ fn complete<const OUT: usize, const BACK: usize>(skb: Skb, field: Field) -> Verd
 #[inline(always)]
 fn put_back<const OUT: usize, const BACK: usize>(
     skb: Skb,
-    window: &[u8; BACK],
+    window: &mut [u8; BACK],
     field: Field,
 ) -> Result<(), Refusal> {
     if shrink_twice() {
@@ -128,8 +129,26 @@ fn put_back<const OUT: usize, const BACK: usize>(
     } else {
         skb.shrink(-(OUT as i32))?;
     }
-    skb.store(ethernet::LEN, window, Summed::Yes)?;
-    skb.store(field.at as usize, &field.expected.to_be_bytes(), Summed::Yes)
+    let sum = field.expected.to_be_bytes();
+    match field.at as usize {
+        UDP => put(window, UDP, sum),
+        TCP => put(window, TCP, sum),
+        at => {
+            skb.store(0, window, Summed::Yes)?;
+            return skb.store(at, &sum, Summed::Yes);
+        }
+    }
+    skb.store(0, window, Summed::Yes)
+}
+
+/// Where the sum lies behind an IPv4 header without options: it is stored with what was taken out.
+const UDP: usize = ethernet::LEN + ipv4::LEN + udp::CHECKSUM;
+const TCP: usize = ethernet::LEN + ipv4::LEN + tcp::CHECKSUM;
+
+/// Puts the sum, which lies there in the frame, into the window.
+#[inline(always)]
+fn put<const BACK: usize>(window: &mut [u8; BACK], at: usize, sum: [u8; 2]) {
+    window[at..at + sum.len()].copy_from_slice(&sum);
 }
 
 /// What was tried when a helper refused.

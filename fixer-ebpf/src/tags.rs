@@ -21,6 +21,9 @@ use crate::{
 /// Mends the datagram whatever tags it has. Gives the verdict, and the field where it lies now.
 #[inline(always)]
 pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> (Verdict, Field) {
+    if datagram.tags == 0 {
+        return (apply::fix(skb, datagram.start, field), field);
+    }
     let Ok(tags) = Tags::of(skb, datagram.tags) else {
         return (Verdict::Failed, field);
     };
