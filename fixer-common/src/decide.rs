@@ -3,7 +3,7 @@
 use crate::{
     checksum,
     frame::Frame,
-    parse::{Datagram, NoDatagram, parse, read},
+    parse::{Datagram, NoDatagram, parse},
     rule::Rules,
     verdict::Verdict,
 };
@@ -53,7 +53,7 @@ pub fn decide(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> O
 #[inline(always)]
 fn compare(frame: &(impl Frame + ?Sized), datagram: &Datagram) -> Result<Decision, Verdict> {
     let at = datagram.checksum_at as u32;
-    let stored = u16::from_be_bytes(read(frame, datagram.checksum_at)?);
+    let stored = datagram.stored;
     let is_none = stored == 0 && datagram.is_udp;
     if is_none && !datagram.is_ipv6 {
         return Ok(Decision::Leave(Verdict::Unchecked, Field { at, stored, expected: 0 }));

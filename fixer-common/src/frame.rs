@@ -27,6 +27,9 @@ pub trait Frame {
     /// The `N` bytes at `offset`, or `None` where they cannot be read.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// The `N` bytes at `offset` where they lie, for a look at several places among them.
+    fn view<const N: usize>(&self, offset: usize) -> Option<&[u8; N]>;
+
     /// The first `N` bytes, or `None` where they cannot be read.
     fn head<const N: usize>(&self) -> Option<&[u8; N]>;
 
@@ -68,6 +71,10 @@ impl Frame for [u8] {
 
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    fn view<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.get(offset..)?.first_chunk()
     }
 
     fn head<const N: usize>(&self) -> Option<&[u8; N]> {

@@ -24,6 +24,8 @@ pub struct Datagram {
     pub len: usize,
     /// Where the checksum field lies, in bytes from the start of the frame.
     pub checksum_at: usize,
+    /// What the checksum field holds.
+    pub stored: u16,
     /// The sum of the pseudo-header.
     pub pseudo_header: Sum,
     /// Whether it is UDP, for which a stored 0 is no sum: over IPv4 the sender chose none (RFC 768),
@@ -141,14 +143,15 @@ fn ipv4(
     rules: &(impl Rules + ?Sized),
     at: usize,
 ) -> Result<Network, NoDatagram> {
-    let [version_ihl] = identify(frame, at + ipv4::VERSION_IHL)?;
+    let header = frame.view::<{ ipv4::LEN }>(at).ok_or(NoDatagram::NotOurs)?;
+    let version_ihl = header[ipv4::VERSION_IHL];
     let header_len = usize::from(version_ihl & 0xf) * 4;
     if version_ihl >> 4 != 4 || header_len < ipv4::LEN {
         return Err(NoDatagram::NotOurs);
     }
-    let [protocol] = identify(frame, at + ipv4::PROTOCOL)?;
-    let total_length = u16::from_be_bytes(identify(frame, at + ipv4::TOTAL_LENGTH)?);
-    let fragment = u16::from_be_bytes(identify(frame, at + ipv4::FRAGMENT)?);
+    let protocol = header[ipv4::PROTOCOL];
+    let total_length = word(header, ipv4::TOTAL_LENGTH);
+    let fragment = word(header, ipv4::FRAGMENT);
     let is_later_fragment = fragment & ipv4::FRAGMENT_OFFSET != 0;
     let kind = Kind::over_ipv4(protocol).ok_or(NoDatagram::NotOurs)?;
     let payload_at = at + header_len;
@@ -240,11 +243,13 @@ fn datagram(
         return Err(Verdict::Malformed);
     }
     let len = end - start;
-    let agrees = if is_udp {
-        usize::from(u16::from_be_bytes(read(frame, start + udp::LENGTH)?)) == len
+    let (agrees, stored) = if is_udp {
+        let header = frame.view::<{ udp::LEN }>(start).ok_or(Verdict::Failed)?;
+        (usize::from(word(header, udp::LENGTH)) == len, word(header, udp::CHECKSUM))
     } else {
-        let [data_offset] = read(frame, start + tcp::DATA_OFFSET)?;
-        (tcp::LEN..=len).contains(&(usize::from(data_offset >> 4) * 4))
+        let header = frame.view::<{ tcp::LEN }>(start).ok_or(Verdict::Failed)?;
+        let header_len = usize::from(header[tcp::DATA_OFFSET] >> 4) * 4;
+        ((tcp::LEN..=len).contains(&header_len), word(header, tcp::CHECKSUM))
     };
     if !agrees {
         return Err(Verdict::Malformed);
@@ -268,6 +273,7 @@ fn datagram(
         start,
         len,
         checksum_at: start + frame.launder::<31>(checksum),
+        stored,
         pseudo_header: pseudo_header.ok_or(Verdict::Failed)?,
         is_udp,
         is_ipv6,
@@ -283,11 +289,8 @@ fn identify<const N: usize>(
     frame.load(at).ok_or(NoDatagram::NotOurs)
 }
 
-/// Reads what the lengths have proved to be there. If it cannot be read, a helper did not pull it in.
+/// The 16-bit field at this place of a header.
 #[inline(always)]
-pub(crate) fn read<const N: usize>(
-    frame: &(impl Frame + ?Sized),
-    at: usize,
-) -> Result<[u8; N], Verdict> {
-    frame.load(at).ok_or(Verdict::Failed)
+fn word<const N: usize>(header: &[u8; N], place: usize) -> u16 {
+    u16::from_be_bytes([header[place], header[place + 1]])
 }

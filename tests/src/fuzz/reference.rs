@@ -208,6 +208,8 @@ fn packet(frame: &[u8]) -> Option<Packet> {
 
 /// RFC 791, section 3.1.
 fn ipv4(frame: &[u8], at: usize, tags: usize) -> Option<Packet> {
+    // What has no whole header is no packet.
+    frame.get(at..at + 20)?;
     let version_ihl = byte(frame, at)?;
     let header_len = usize::from(version_ihl & 0x0f) * 4;
     if version_ihl >> 4 != 4 || header_len < 20 {

@@ -27,6 +27,10 @@ impl Frame for Slice<'_> {
         self.0.frame[..].load(offset)
     }
 
+    fn view<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
+        self.0.frame[..].view(offset)
+    }
+
     fn head<const N: usize>(&self) -> Option<&[u8; N]> {
         self.0.frame[..].head()
     }
