@@ -299,6 +299,14 @@ fn a_run_that_is_refused_leaves_the_capture_file_alone() -> Result<()> {
     Ok(())
 }
 
+/// What the self-test says holds for tagged frames and for IPv6 too.
+#[test]
+fn the_self_test_tries_tags_and_both_families() -> Result<()> {
+    let ended = Running::start(&ground()?, fixer(&["selftest"])?)?.end()?.ok()?;
+    let said = ended.stdout.join("\n");
+    contains(&said, &["ok   so does one behind two VLAN tags", "ok   so does a DHCPv6 reply"])
+}
+
 #[test]
 fn help_and_version_are_results() -> Result<()> {
     let netns = ground()?;
