@@ -3,9 +3,9 @@
 //! Whether shrinking a frame clears `CHECKSUM_PARTIAL` is the kernel's own affair. So before a real
 //! interface is touched, the very programs that would be attached there show what they do here.
 
-use std::{io, time::Duration};
+use std::{io, ops::Range, time::Duration};
 
-use fixer_common::{abi::Hook, verdict::Verdict};
+use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
 use serde::Serialize;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     lab::{
         link,
         packet::{PacketSocket, Received},
-        reply::{self, CHECKSUM_AT, PARTIAL},
+        reply::Carrier,
     },
     net::netns::NetNs,
 };
@@ -30,56 +30,60 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One thing that has to hold.
 struct Trial {
     name: &'static str,
+    carrier: Carrier,
     payload_len: usize,
-    prepare: fn(&mut [u8]),
-    partial: bool,
-    verdict: Verdict,
+    state: State,
 }
 
-const TRIALS: [Trial; 6] = [
-    Trial {
-        name: "a partial reply comes out right and no longer partial",
-        payload_len: 300,
-        prepare: reply::make_partial,
-        partial: true,
-        verdict: Verdict::Fixed,
-    },
-    Trial {
-        name: "so does one of odd length",
-        payload_len: 301,
-        prepare: reply::make_partial,
-        partial: true,
-        verdict: Verdict::Fixed,
-    },
-    Trial {
-        name: "so does one that fills an Ethernet frame",
-        payload_len: 1472,
-        prepare: reply::make_partial,
-        partial: true,
-        verdict: Verdict::Fixed,
-    },
-    Trial {
-        name: "so does one that is shorter than what the fix takes out",
-        payload_len: 5,
-        prepare: reply::make_partial,
-        partial: true,
-        verdict: Verdict::Fixed,
-    },
-    Trial {
-        name: "a valid reply is left alone",
-        payload_len: 300,
-        prepare: |_| (),
-        partial: false,
-        verdict: Verdict::Valid,
-    },
-    Trial {
-        name: "a corrupt reply is left alone",
-        payload_len: 300,
-        prepare: |frame| frame[CHECKSUM_AT] ^= 0x55,
-        partial: false,
-        verdict: Verdict::Corrupt,
-    },
+/// In what state a reply's checksum is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Partial,
+    Valid,
+    Corrupt,
+}
+
+impl State {
+    /// What must be counted.
+    fn verdict(self) -> Verdict {
+        match self {
+            Self::Partial => Verdict::Fixed,
+            Self::Valid => Verdict::Valid,
+            Self::Corrupt => Verdict::Corrupt,
+        }
+    }
+}
+
+const TRIALS: [Trial; 8] = [
+    trial(
+        "a partial reply comes out right and no longer partial",
+        Carrier::Ipv4,
+        300,
+        State::Partial,
+    ),
+    trial("so does one of odd length", Carrier::Ipv4, 301, State::Partial),
+    trial("so does one that fills an Ethernet frame", Carrier::Ipv4, 1472, State::Partial),
+    trial(
+        "so does one that is shorter than what the fix takes out",
+        Carrier::Ipv4,
+        5,
+        State::Partial,
+    ),
+    // The longest that a raw sender may send: it is granted the room of one tag.
+    trial(
+        "so does one behind two VLAN tags that fills its frame",
+        Carrier::Tagged,
+        1468,
+        State::Partial,
+    ),
+    trial("so does a DHCPv6 reply", Carrier::Ipv6, 300, State::Partial),
+    trial("a valid reply is left alone", Carrier::Ipv4, 300, State::Valid),
+    trial("a corrupt reply is left alone", Carrier::Ipv4, 300, State::Corrupt),
 ];
+
+const fn trial(name: &'static str, carrier: Carrier, payload_len: usize, state: State) -> Trial {
+    Trial { name, carrier, payload_len, state }
+}
 
 /// What was found out about one trial.
 #[derive(Clone, Debug, Serialize)]
@@ -147,7 +151,8 @@ fn attempt_all(wish: Wish, shrink_twice: bool) -> Result<Proof, ProofError> {
     let netns = NetNs::scratch("selftest")?;
     let other = NetNs::scratch("selftest-peer")?;
     link::veth(&netns, HERE, &other, THERE)?;
-    let mut object = Object::load(&Config { events: 0, shrink_twice, ..Config::default() })?;
+    let rules = vec![Rule::DHCP, Rule::DHCPV6];
+    let mut object = Object::load(&Config { rules, events: 0, shrink_twice, ..Config::default() })?;
     let sender = PacketSocket::open(&netns, HERE)?;
     let receiver = PacketSocket::open(&other, THERE)?;
     let attachment = netns.run(|| object.attach(HERE, Hook::Egress, wish))??;
@@ -158,10 +163,10 @@ fn attempt_all(wish: Wish, shrink_twice: bool) -> Result<Proof, ProofError> {
     for trial in &TRIALS {
         let seen = attempt(trial, &sender, &receiver)?;
         let after = count_all(&object);
-        let counted = after[trial.verdict as usize] == before[trial.verdict as usize] + 1;
-        let seen = seen.or_else(|| {
-            (!counted).then(|| format!("it was not counted as {}", trial.verdict.name()))
-        });
+        let verdict = trial.state.verdict();
+        let counted = after[verdict as usize] == before[verdict as usize] + 1;
+        let seen = seen
+            .or_else(|| (!counted).then(|| format!("it was not counted as {}", verdict.name())));
         findings.push(Finding { trial: trial.name, passed: seen.is_none(), seen });
         before = after;
     }
@@ -176,37 +181,41 @@ fn attempt(
     receiver: &PacketSocket,
 ) -> io::Result<Option<String>> {
     let payload: Vec<u8> = (0..trial.payload_len).map(|at| (at * 7 + 1) as u8).collect();
-    let right = reply::frame(&payload);
+    let Trial { carrier, state, .. } = *trial;
+    let right = carrier.frame(&payload);
+    let sum = carrier.checksum_at()..carrier.checksum_at() + 2;
     let mut frame = right.clone();
-    (trial.prepare)(&mut frame);
-    sender.send(&frame, trial.partial.then_some(PARTIAL))?;
-    let expected = if trial.verdict == Verdict::Fixed { &right } else { &frame };
-    let same = |received: &Received| is_same_datagram(&received.bytes, expected);
-    Ok(match receiver.receive(PATIENCE, same)? {
+    match state {
+        State::Partial => {
+            let pseudo_header = carrier.pseudo_header(&frame);
+            frame[sum.clone()].copy_from_slice(&pseudo_header.to_be_bytes());
+        }
+        State::Valid => {}
+        State::Corrupt => frame[sum.start] ^= 0x55,
+    }
+    let is_partial = state == State::Partial;
+    sender.send(&frame, is_partial.then(|| carrier.partial()))?;
+    let expected = if is_partial { &right } else { &frame };
+    let same = |received: &Received| is_same_datagram(&received.on_wire(), expected, &sum);
+    let received = receiver.receive(PATIENCE, same)?;
+    Ok(match received.map(|received| (received.partial, received.on_wire())) {
         None => Some("the frame did not arrive".to_owned()),
-        Some(received) if received.partial => Some("it is still partial".to_owned()),
-        Some(received) if received.bytes != *expected => {
-            Some(difference(&received.bytes, expected))
+        Some((true, _)) => Some("it is still partial".to_owned()),
+        Some((_, bytes)) if bytes != *expected => {
+            let [seen, wanted] =
+                [&bytes, expected].map(|frame| [frame[sum.start], frame[sum.start + 1]]);
+            let [seen, wanted] = [seen, wanted].map(u16::from_be_bytes);
+            Some(format!("its checksum is {seen:#06x}, not {wanted:#06x}"))
         }
         Some(_) => None,
     })
 }
 
 /// Whether two frames differ in their checksums at most.
-fn is_same_datagram(one: &[u8], other: &[u8]) -> bool {
-    let without = |frame: &[u8]| {
-        let mut frame = frame.to_vec();
-        if let Some(checksum) = frame.get_mut(CHECKSUM_AT..CHECKSUM_AT + 2) {
-            checksum.fill(0);
-        }
-        frame
-    };
-    without(one) == without(other)
-}
-
-fn difference(seen: &[u8], expected: &[u8]) -> String {
-    let checksum = |frame: &[u8]| u16::from_be_bytes([frame[CHECKSUM_AT], frame[CHECKSUM_AT + 1]]);
-    format!("its checksum is {:#06x}, not {:#06x}", checksum(seen), checksum(expected))
+fn is_same_datagram(one: &[u8], other: &[u8], sum: &Range<usize>) -> bool {
+    one.len() == other.len()
+        && one[..sum.start] == other[..sum.start]
+        && one[sum.end..] == other[sum.end..]
 }
 
 fn count_all(object: &Object) -> [u64; fixer_common::verdict::TABLE.len()] {

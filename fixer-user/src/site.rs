@@ -34,9 +34,11 @@ impl Names {
         names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}").into())
     }
 
-    fn set(&self, link: &Link) {
+    /// Remembers a name. Says whether it is a new one.
+    fn set(&self, link: &Link) -> bool {
         let mut names = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        names.insert(link.ifindex, link.name.as_str().into());
+        let before = names.insert(link.ifindex, link.name.as_str().into());
+        before.as_deref() != Some(&*link.name)
     }
 }
 
@@ -62,12 +64,29 @@ pub struct Site {
     attached: BTreeMap<u32, Vec<Attachment>>,
 }
 
+/// An interface was named whose packets no program of ours can read: it would take their IP header for
+/// an Ethernet header, and change bytes that it knows nothing about.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot attach to {place}: it is of the kind '{kind}', whose packets have no Ethernet header to \
+     find DHCP behind; name the bridge, a veth or a tap that carries the replies"
+)]
+pub struct NoEthernet {
+    /// Where it is.
+    pub place: String,
+    /// Its kind.
+    pub kind: String,
+}
+
 /// An interface could not be taken or given back.
 #[derive(Debug, thiserror::Error)]
 pub enum SiteError {
     /// Its namespace could not be entered.
     #[error("cannot enter the network namespace '{0}': {1}")]
     Enter(Arc<str>, io::Error),
+    /// It has no Ethernet header.
+    #[error(transparent)]
+    NoEthernet(#[from] NoEthernet),
     /// The programs were not attached or detached.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -93,7 +112,12 @@ impl Site {
     /// Attaches to an interface if it is selected and not attached yet. Says how it is attached if
     /// that is new.
     pub fn take(&mut self, link: &Link) -> Result<Option<Mode>, SiteError> {
-        self.names.set(link);
+        let is_new = self.names.set(link);
+        // The kernel tells of an interface again with every change of its state: told once is enough.
+        if let (true, Some(kind)) = (is_new, self.selection.mistakes(link)) {
+            let place = place(&self.netns, &link.name);
+            return Err(NoEthernet { place, kind: kind.to_owned() }.into());
+        }
         if self.attached.contains_key(&link.ifindex) || !self.selection.takes(link) {
             return Ok(None);
         }

@@ -237,6 +237,13 @@ fn extend(frame: &mut Vec<u8>, extensions: &[(u8, Vec<u8>)]) {
     put(frame, PAYLOAD_LENGTH, len);
 }
 
+/// The frame with VLAN tags in it, the outermost first.
+#[must_use]
+pub fn tagged(mut frame: Vec<u8>, tags: &[[u8; 4]]) -> Vec<u8> {
+    frame.splice(12..12, tags.concat());
+    frame
+}
+
 /// Stores a 16-bit field.
 pub fn put(frame: &mut [u8], at: usize, value: u16) {
     frame[at..at + 2].copy_from_slice(&value.to_be_bytes());

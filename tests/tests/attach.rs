@@ -120,6 +120,26 @@ fn what_cannot_be_attached_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Named plainly it is a mistake, and a glob means the others.
+#[test]
+fn what_has_no_ethernet_header_is_not_attached_to() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    output(&netns, "ip", &["tuntap", "add", "vpn0", "mode", "tun"])?;
+    let ended = run(&netns, &["attach", "-i", BRIDGE, "-i", "vpn0"])?;
+    ensure!(ended.status.code() == Some(1) && ended.stdout.is_empty(), "{ended:?}");
+    let [error] = &ended.stderr[..] else { anyhow::bail!("not one error: {ended:?}") };
+    ensure!(error.contains("cannot attach to vpn0: it is of the kind 'tun'"), "{error}");
+    ensure!(hooks(&netns, BRIDGE)?.is_empty() && !fs::exists(PINS)?, "something is attached");
+
+    let ended = run(&netns, &["attach", "-i", "*"])?.ok()?;
+    ensure!(ended.stdout.iter().any(|line| line.contains(BRIDGE)), "{ended:?}");
+    ensure!(hooks(&netns, BRIDGE)?.len() == 1 && hooks(&netns, "vpn0")?.is_empty(), "{ended:?}");
+    run(&netns, &["detach", "--all"])?.ok()?;
+    Ok(())
+}
+
 #[test]
 fn an_interface_that_is_gone_leaves_no_stale_pin() -> Result<()> {
     private_mounts(true)?;

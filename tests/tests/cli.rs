@@ -6,7 +6,7 @@ use std::{fs, io, net::IpAddr, os::unix::fs::PermissionsExt as _, process::Comma
 use anyhow::{Result, ensure};
 use caps::{CapSet, Capability};
 use fixer_tests::{
-    command::{Ended, Running, attached, fixer, hooks, interfaces},
+    command::{Ended, Running, attached, fixer, hooks, interfaces, output},
     kernel::require_root,
 };
 use fixer_user::{lab::link, net::netns::NetNs};
@@ -152,6 +152,25 @@ fn an_interface_that_is_not_there() -> Result<()> {
     contains(&text, &["no interface 'übr'"])
 }
 
+/// A program would take the IP header of its packets for an Ethernet header.
+#[test]
+fn an_interface_without_an_ethernet_header() -> Result<()> {
+    let netns = ground()?;
+    output(&netns, "ip", &["tuntap", "add", "vpn0", "mode", "tun"])?;
+    output(&netns, "ip", &["tuntap", "add", "vnet0", "mode", "tap"])?;
+    for skip in [&[][..], &["--skip-selftest"]] {
+        let run = [&["run", "-i", INTERFACE, "-i", "vpn0", "--metrics", "off"], skip].concat();
+        let text = refused(&netns, &run, FAILED)?;
+        let words = ["cannot attach to vpn0", "'tun'", "no Ethernet header", "name the bridge"];
+        contains(&text, &words)?;
+    }
+    for ethernet in ["lo", "vnet0"] {
+        attached(&netns, &["-i", ethernet, "--metrics", "off"])?.stop(Signal::SIGTERM)?.ok()?;
+    }
+    ensure!(hooks(&netns, "vpn0")?.is_empty());
+    Ok(())
+}
+
 #[test]
 fn a_network_namespace_that_is_not_there() -> Result<()> {
     let netns = ground()?;
@@ -278,6 +297,14 @@ fn a_run_that_is_refused_leaves_the_capture_file_alone() -> Result<()> {
     ensure!(fs::read_to_string(&file)? == "yesterday");
     ensure!(fs::metadata(&file)?.permissions().mode() & 0o200 != 0);
     Ok(())
+}
+
+/// What the self-test says holds for tagged frames and for IPv6 too.
+#[test]
+fn the_self_test_tries_tags_and_both_families() -> Result<()> {
+    let ended = Running::start(&ground()?, fixer(&["selftest"])?)?.end()?.ok()?;
+    let said = ended.stdout.join("\n");
+    contains(&said, &["ok   so does one behind two VLAN tags", "ok   so does a DHCPv6 reply"])
 }
 
 #[test]

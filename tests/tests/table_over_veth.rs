@@ -3,11 +3,14 @@
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
 use fixer_tests::{
-    frames::{Packet, put},
-    kernel::{counted, load, verdict_between},
+    frames::{Packet, put, tagged},
+    kernel::{counted, load, load_with, verdict_between},
     ways::veth::{Line, PATIENCE, run},
 };
-use fixer_user::{bpf::attach::Wish, lab::packet::Received};
+use fixer_user::{
+    bpf::attach::Wish,
+    lab::packet::{Partial, Received},
+};
 
 #[test]
 fn every_case_leaves_egress_of_a_port_with_its_verdict_and_its_bytes() -> Result<()> {
@@ -44,11 +47,7 @@ fn a_frame_that_the_kernel_takes_for_another_is_left_intact() -> Result<()> {
     let attachment =
         line.netns.run(|| object.attach(line.interface, Hook::Egress, Wish::Auto))??;
     let bare = Packet::reply(300);
-    let tagged = {
-        let mut frame = bare.partial();
-        frame.splice(12..12, [0x81, 0, 0, 100]);
-        frame
-    };
+    let tagged = tagged(bare.partial(), &[[0x81, 0, 0, 100]]);
     let tries = [
         (&tagged, 0x0800, Verdict::Failed),
         (&tagged, 0x86dd, Verdict::Failed),
@@ -74,4 +73,45 @@ fn a_frame_that_the_kernel_takes_for_another_is_left_intact() -> Result<()> {
     }
     line.netns.run(|| object.detach(attachment))??;
     Ok(())
+}
+
+/// Three tags are more than the programs read inside a frame. At a port the outermost is beside it.
+#[test]
+fn a_frame_with_three_tags_is_mended_at_ingress_of_a_port() -> Result<()> {
+    let line = Line::bridged()?;
+    let (provider, customer, other) =
+        ([0x88, 0xa8, 0, 7], [0x81, 0, 0xa0, 100], [0x81, 0, 0x1f, 0xfe]);
+    let stacks = [[provider, customer, other], [provider; 3], [customer; 3]];
+    for (wish, shrink_twice) in
+        [(Wish::Auto, false), (Wish::Auto, true), (Wish::Clsact, false), (Wish::Clsact, true)]
+    {
+        let mut object = load_with(&[Rule::DHCP, Rule::DHCPV6], shrink_twice)?;
+        let attachment =
+            line.netns.run(|| object.attach(line.interface, Hook::Ingress, wish))??;
+        for tags in stacks {
+            for packet in packets() {
+                let (frame, right) =
+                    (tagged(packet.partial(), &tags), tagged(packet.right(), &tags));
+                let partial = Partial { csum_start: packet.start() as u16 + 12, csum_offset: 6 };
+                let name =
+                    format!("{} bytes in {tags:02x?}, {wish:?}, {shrink_twice}", frame.len());
+                let before = counted(&object)?;
+                line.sender.send(&frame, Some(partial))?;
+                let is_it = |received: &Received| received.bytes.starts_with(&frame[..12]);
+                let received = line.receiver.receive(PATIENCE, is_it)?;
+                let received = received.with_context(|| format!("{name}: it did not arrive"))?;
+                let verdict = verdict_between(before, counted(&object)?)?;
+                ensure!(verdict == Some(Verdict::Fixed), "{name}: {verdict:?}");
+                ensure!(!received.partial && received.on_wire() == right, "{name}: {received:?}");
+            }
+        }
+        line.netns.run(|| object.detach(attachment))??;
+    }
+    Ok(())
+}
+
+/// Shorter than what the fix takes out, and longer than what is in reach.
+fn packets() -> impl Iterator<Item = Packet> {
+    let others = [Packet::reply(100).with_options(40), Packet::reply6(3), Packet::reply6(300)];
+    [0, 1, 21, 300, 1401, 9000].map(Packet::reply).into_iter().chain(others)
 }

@@ -18,7 +18,7 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
         let pins = Pins::of(&netns)?;
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        checks::nothing_is_missing(&args.select, &netns, &links)?;
+        checks::every_name_will_do(&args.select, &netns, &links)?;
         found.push((netns, pins, links));
     }
     // Nobody reads events yet; `WANTED` is shared with whoever comes to read them.

@@ -7,6 +7,7 @@ use crate::{
     cli::{Select, What},
     net::{links::Link, netns::NetNs},
     proof::prove,
+    site::{NoEthernet, place},
 };
 
 /// Refuses to start what would fail half-way for want of privileges.
@@ -47,9 +48,15 @@ pub fn proven(what: &What, config: Config) -> Result<Config> {
     }
 }
 
-/// An interface that was named and is not there is a mistake, found before anything is attached.
-pub fn nothing_is_missing(select: &Select, netns: &NetNs, links: &[Link]) -> Result<()> {
+/// An interface that was named and is not there, or is one whose packets no program of ours can read,
+/// is a mistake, found before anything is attached.
+pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Result<()> {
     let selection = select.selection();
+    for link in links {
+        if let Some(kind) = selection.mistakes(link) {
+            bail!(NoEthernet { place: place(netns, &link.name), kind: kind.to_owned() });
+        }
+    }
     let missing = selection.missing(links);
     if missing.is_empty() {
         return Ok(());

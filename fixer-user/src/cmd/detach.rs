@@ -31,7 +31,7 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
                 pins.forget(&pinned)?;
                 continue;
             };
-            if !args.all && !selection.takes(link) {
+            if !args.all && !selection.means(link) {
                 continue;
             }
             if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {

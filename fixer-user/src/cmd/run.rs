@@ -43,7 +43,7 @@ async fn work(args: &cli::Run, namespaces: Vec<NetNs>, config: &Config) -> Resul
         let (links, stream) = follow(netns)
             .await
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        checks::nothing_is_missing(&args.select, netns, &links)?;
+        checks::every_name_will_do(&args.select, netns, &links)?;
         found.push(links);
         changes.push(stream.map(move |change| (number, change)).boxed());
     }

@@ -30,7 +30,7 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
             let Some(link) = links.iter().find(|link| link.ifindex == pinned.ifindex) else {
                 continue;
             };
-            if (selection.auto || !selection.patterns.is_empty()) && !selection.takes(link) {
+            if (selection.auto || !selection.patterns.is_empty()) && !selection.means(link) {
                 continue;
             }
             if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {

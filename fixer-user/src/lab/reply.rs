@@ -2,7 +2,7 @@
 
 use fixer_common::{
     checksum::{self, Sum},
-    wire::{ethernet, ipv4, udp},
+    wire::{ethernet, ipv4, ipv6, udp},
 };
 
 use super::packet::Partial;
@@ -41,9 +41,75 @@ pub fn verifies(frame: &[u8]) -> bool {
 }
 
 fn pseudo_header(frame: &[u8]) -> Sum {
-    let len = (frame.len() - UDP_AT) as u16;
-    let addresses = ethernet::LEN + ipv4::ADDRESSES;
-    let words = frame[addresses..addresses + ipv4::ADDRESSES_LEN].as_chunks::<2>().0;
+    sum_pseudo_header(frame, UDP_AT, ipv4::ADDRESSES_LEN)
+}
+
+/// The addresses are the last of an IP header without options or extensions.
+fn sum_pseudo_header(frame: &[u8], udp_at: usize, addresses_len: usize) -> Sum {
+    let words = frame[udp_at - addresses_len..udp_at].as_chunks::<2>().0;
     let sum = words.iter().fold(Sum::default(), |sum, word| sum.word(u16::from_be_bytes(*word)));
-    sum.word(u16::from(udp::PROTOCOL)).word(len)
+    sum.word(u16::from(udp::PROTOCOL)).word((frame.len() - udp_at) as u16)
+}
+
+/// How a reply is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// DHCP over IPv4.
+    Ipv4,
+    /// DHCP over IPv4 behind two VLAN tags.
+    Tagged,
+    /// DHCPv6 over IPv6.
+    Ipv6,
+}
+
+/// Two tags: VLAN 7, and in it VLAN 100 with priority 5.
+const TAGS: [u8; 8] = [0x81, 0x00, 0, 7, 0x81, 0x00, 0xa0, 100];
+
+impl Carrier {
+    /// A reply that carries this payload, its checksum right.
+    pub fn frame(self, payload: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Ipv4 => frame(payload),
+            Self::Tagged => {
+                let mut frame = frame(payload);
+                frame.splice(ethernet::ETHER_TYPE..ethernet::ETHER_TYPE, TAGS);
+                frame
+            }
+            Self::Ipv6 => frame_v6(payload),
+        }
+    }
+
+    /// What tells the kernel that its checksum is partial.
+    pub fn partial(self) -> Partial {
+        let before = match self {
+            Self::Ipv4 => ipv4::LEN,
+            Self::Tagged => TAGS.len() + ipv4::LEN,
+            Self::Ipv6 => ipv6::LEN,
+        };
+        Partial { csum_start: (ethernet::LEN + before) as u16, csum_offset: udp::CHECKSUM as u16 }
+    }
+
+    /// Where its checksum lies.
+    pub fn checksum_at(self) -> usize {
+        let Partial { csum_start, csum_offset } = self.partial();
+        usize::from(csum_start + csum_offset)
+    }
+
+    /// The folded sum of its pseudo-header: what a partial packet carries.
+    pub fn pseudo_header(self, frame: &[u8]) -> u16 {
+        let addresses_len =
+            if self == Self::Ipv6 { ipv6::ADDRESSES_LEN } else { ipv4::ADDRESSES_LEN };
+        sum_pseudo_header(frame, self.partial().csum_start.into(), addresses_len).fold()
+    }
+}
+
+fn frame_v6(payload: &[u8]) -> Vec<u8> {
+    let link_local = |last| [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+    let mut frame = Vec::new();
+    etherparse::PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [0xff; 6])
+        .ipv6(link_local(1), link_local(2), 64)
+        .udp(547, 546)
+        .write(&mut frame, payload)
+        .unwrap_or_default();
+    frame
 }

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
 };
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
 
@@ -21,6 +21,25 @@ pub struct Link {
     pub name: String,
     /// Whether it is a Linux bridge.
     pub is_bridge: bool,
+    /// What its packets begin with.
+    pub header: Header,
+}
+
+/// What the packets of an interface begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Header {
+    /// An Ethernet header.
+    Ethernet,
+    /// Something else, often the IP header itself. Named is the kind of the interface, as `ip link`
+    /// does: tun, wireguard, ipip, ppp.
+    Other(String),
+}
+
+impl Link {
+    /// Whether its packets begin with an Ethernet header.
+    pub fn is_ethernet(&self) -> bool {
+        self.header == Header::Ethernet
+    }
 }
 
 /// Something that happened to an interface.
@@ -81,15 +100,29 @@ fn link(message: &LinkMessage) -> Option<Link> {
         return None;
     }
     let mut name = None;
-    let mut is_bridge = false;
+    let mut kind = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(given) => name = Some(given.clone()),
             LinkAttribute::LinkInfo(infos) => {
-                is_bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge));
+                kind = infos.iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind),
+                    _ => None,
+                });
             }
             _ => {}
         }
     }
-    Some(Link { ifindex: message.header.index, name: name?, is_bridge })
+    let is_bridge = kind == Some(&InfoKind::Bridge);
+    let header = header(message.header.link_layer_type, kind);
+    Some(Link { ifindex: message.header.index, name: name?, is_bridge, header })
+}
+
+fn header(layer: LinkLayerType, kind: Option<&InfoKind>) -> Header {
+    match layer {
+        // Frames on the loopback have an Ethernet header too, its addresses all zero.
+        LinkLayerType::Ether | LinkLayerType::Loopback => Header::Ethernet,
+        // A device that no `ip link add` made has no kind.
+        layer => Header::Other(kind.map_or_else(|| layer.to_string(), ToString::to_string)),
+    }
 }

@@ -2,7 +2,7 @@
 
 use globset::{GlobBuilder, GlobMatcher};
 
-use super::links::Link;
+use super::links::{Header, Link};
 
 /// A name or glob as the user wrote it.
 #[derive(Clone, Debug)]
@@ -47,8 +47,13 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Whether an interface is among them.
+    /// Whether an interface is one to attach to: it is meant, and a program can read its frames.
     pub fn takes(&self, link: &Link) -> bool {
+        link.is_ethernet() && self.means(link)
+    }
+
+    /// Whether an interface is meant.
+    pub fn means(&self, link: &Link) -> bool {
         (self.auto && link.is_bridge)
             || self.patterns.iter().any(|pattern| pattern.glob.is_match(&link.name))
     }
@@ -62,6 +67,16 @@ impl Selection {
             .collect()
     }
 
+    /// What an interface has in place of an Ethernet header, if the user named just this one. A glob
+    /// or [`auto`](Self::auto) means those that have one.
+    pub fn mistakes<'a>(&self, link: &'a Link) -> Option<&'a str> {
+        let plain = |pattern: &Pattern| pattern.is_plain() && pattern.given == link.name;
+        match &link.header {
+            Header::Other(kind) if self.patterns.iter().any(plain) => Some(kind),
+            _ => None,
+        }
+    }
+
     /// Whether interfaces that appear later may be among them.
     pub fn is_open(&self) -> bool {
         self.auto || self.patterns.iter().any(|pattern| !pattern.is_plain())
@@ -73,7 +88,11 @@ mod tests {
     use super::*;
 
     fn link(name: &str, is_bridge: bool) -> Link {
-        Link { ifindex: 1, name: name.to_owned(), is_bridge }
+        Link { ifindex: 1, name: name.to_owned(), is_bridge, header: Header::Ethernet }
+    }
+
+    fn tun(name: &str) -> Link {
+        Link { header: Header::Other("tun".to_owned()), ..link(name, false) }
     }
 
     fn selection(patterns: &[&str]) -> Selection {
@@ -96,5 +115,18 @@ mod tests {
         assert_eq!(some.missing(&[link("br0", true)]), ["eth9"]);
         assert!(some.is_open() && !selection(&["br0"]).is_open());
         assert!("a[".parse::<Pattern>().is_err());
+    }
+
+    #[test]
+    fn without_an_ethernet_header_a_glob_passes_by_and_a_plain_name_is_a_mistake() {
+        let glob = selection(&["tun*"]);
+        assert!(glob.means(&tun("tun0")) && !glob.takes(&tun("tun0")));
+        assert!(glob.takes(&link("tun0", false)));
+        assert_eq!(glob.mistakes(&tun("tun0")), None);
+        let plain = selection(&["tun*", "tun0"]);
+        assert!(!plain.takes(&tun("tun0")));
+        assert_eq!(plain.mistakes(&tun("tun0")), Some("tun"));
+        assert_eq!(plain.mistakes(&tun("tun1")), None);
+        assert_eq!(plain.mistakes(&link("tun0", false)), None);
     }
 }

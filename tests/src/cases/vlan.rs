@@ -1,9 +1,11 @@
 //! VLAN tags inside the frame, and, at ingress, the outer one beside it: there the kernel has moved it.
 
+use std::mem;
+
 use fixer_common::verdict::Verdict;
 
 use super::{Case, Group, fixed, padded, untouched};
-use crate::frames::{FRAGMENT, Packet, put};
+use crate::frames::{self, FRAGMENT, Packet, put};
 
 /// A customer's tag: VLAN 100, priority 5.
 const CUSTOMER: [u8; 4] = [0x81, 0x00, 0xa0, 100];
@@ -61,7 +63,7 @@ fn cases() -> Vec<Case> {
 fn tagged(name: &str, tags: &[[u8; 4]], mut case: Case) -> Case {
     case.name = format!("{name}: {}", case.name);
     for frame in [&mut case.frame, &mut case.out] {
-        frame.splice(12..12, tags.concat());
+        *frame = frames::tagged(mem::take(frame), tags);
     }
     if let Some(partial) = &mut case.partial {
         partial.csum_start += 4 * tags.len() as u16;

@@ -65,6 +65,15 @@ impl Line {
     /// another port: at the far end itself an `AF_PACKET` socket would see frames before the programs
     /// at ingress do.
     pub fn bridged() -> Result<Self> {
+        Self::across_a_bridge("far")
+    }
+
+    /// The same with the programs at the port by which frames leave the bridge again.
+    pub fn forwarded() -> Result<Self> {
+        Self::across_a_bridge("out")
+    }
+
+    fn across_a_bridge(interface: &'static str) -> Result<Self> {
         require_root()?;
         let (near, far, behind) =
             (NetNs::scratch("near")?, NetNs::scratch("far")?, NetNs::scratch("behind")?);
@@ -76,7 +85,7 @@ impl Line {
         }
         link::mtu(&far, "bridge", MTU)?;
         let others = vec![near.clone(), behind.clone()];
-        Self::open((&near, "near"), (&behind, "behind"), (far, "far"), others)
+        Self::open((&near, "near"), (&behind, "behind"), (far, interface), others)
     }
 
     fn open(

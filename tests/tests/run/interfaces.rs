@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use fixer_tests::command::{Running, attached, fixer, hooks, naming, on_bridge, program};
+use fixer_tests::command::{Running, attached, fixer, hooks, naming, on_bridge, output, program};
 use fixer_user::{
     lab::{
         link,
@@ -41,6 +41,35 @@ fn a_glob_takes_what_appears_later_and_nothing_else() -> Result<()> {
     let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
     ensure!(ended.stdout == ["tap0 egress: 3 fixed"], "{ended:?}");
     ensure!(hooks(&scene.host, "tap0")?.is_empty());
+    Ok(())
+}
+
+/// A glob passes by it, also when it appears later; a plain name that comes back as one is told once.
+#[test]
+fn what_has_no_ethernet_header_is_left_alone() -> Result<()> {
+    let scene = scene()?;
+    let add = |name, mode| output(&scene.host, "ip", &["tuntap", "add", name, "mode", mode]);
+    add("t0", "tun")?;
+    let arguments = ["-i", BRIDGE, "-i", "t*", "--events", "none", "--metrics", "off"];
+    let mut fixer = attached(&scene.host, &arguments)?;
+    add("t1", "tun")?;
+    link::up(&scene.host, "t1")?;
+    // What is told of later was seen later.
+    add("t2", "tap")?;
+    fixer.stderr.wait("attached to egress of t2")?;
+    link::delete(&scene.host, BRIDGE)?;
+    fixer.stderr.wait("br0 is gone")?;
+    add(BRIDGE, "tun")?;
+    fixer.stderr.wait("cannot attach to br0: it is of the kind 'tun'")?;
+    link::up(&scene.host, BRIDGE)?;
+    add("t3", "tap")?;
+    fixer.stderr.wait("attached to egress of t3")?;
+    for tun in ["t0", "t1", BRIDGE] {
+        ensure!(hooks(&scene.host, tun)?.is_empty(), "{tun} was taken");
+    }
+    let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
+    let told = |words: &str| ended.stderr.iter().filter(|line| line.contains(words)).count();
+    ensure!(told("t0") + told("t1") == 0 && told("cannot attach to br0") == 1, "{ended:?}");
     Ok(())
 }
 
