@@ -63,7 +63,7 @@ fn a_refused_helper_leaves_a_whole_packet_or_none() -> Result<()> {
         ("bpf_skb_store_bytes", Verdict::Dropped),
         ("bpf_skb_change_tail", Verdict::Failed),
         ("bpf_skb_change_tail", Verdict::Dropped),
-        ("bpf_skb_vlan_pop", Verdict::Failed),
+        ("bpf_skb_pull_data", Verdict::Failed),
         ("bpf_skb_vlan_pop", Verdict::Dropped),
         ("bpf_skb_vlan_push", Verdict::Dropped),
     ] {
