@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use xshell::Shell;
 
-use super::figures::Figures;
+use super::{figures::Figures, host};
 use crate::{
     progress,
     vm::{
@@ -53,8 +53,8 @@ const PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// What the machine says when it has come to its end.
 const DONE: &str = "fixer-bench is done";
 
-/// Boots the machine, and counts everything `runs` times.
-pub(crate) fn measure(sh: &Shell, runs: usize, figures: &mut Figures) -> Result<()> {
+/// Boots the machine, counts everything `runs` times, and says which kernel it ran.
+pub(crate) fn measure(sh: &Shell, runs: usize, figures: &mut Figures) -> Result<String> {
     let kernel =
         KERNELS.iter().find(|kernel| kernel.name == KERNEL).context("it is in the table")?;
     let directory = sh.current_dir().join(DIRECTORY).join(KERNEL);
@@ -85,16 +85,13 @@ pub(crate) fn measure(sh: &Shell, runs: usize, figures: &mut Figures) -> Result<
         end.last_lines.join("\n"),
         log.display()
     );
-    Ok(())
+    Ok(files.release)
 }
 
 /// What the machine runs, with its libraries.
 fn programs(sh: &Shell) -> Result<Vec<Entry>> {
-    progress("build what counts");
-    let built = image::built(sh, &["build", "--package", "fixer-tests", "--bin", "bench"])?;
-    let (_, bench) =
-        built.iter().find(|(name, _)| name == "bench").context("cargo built no bench")?;
-    let mut entries = image::collect(sh, PROGRAMS, &[bench])?;
+    let bench = host::built(sh, &["--package", "fixer-tests", "--bin", "bench"], "bench")?;
+    let mut entries = image::collect(sh, PROGRAMS, &[&bench])?;
     let extensions = extensions(&entries)?;
     for name in EXTENSIONS {
         let bytes = sh.read_binary_file(extensions.join(name))?;

@@ -40,6 +40,40 @@ pub(crate) fn added(figures: &Figures, way: &str, base: &str, kind: &str) -> Opt
     Some(one?.with(&other?, |one, other| one - other))
 }
 
+/// What goes through the bridge: as it is untouched, and on the other ways as its part of that.
+pub(crate) fn felt(figures: &Figures) -> String {
+    let ways = figures.names("felt", 1);
+    let mut ways: Vec<_> = ways.into_iter().filter(|way| *way != UNTOUCHED).collect();
+    ways.insert(0, UNTOUCHED);
+    table("", &figures.names("felt", 2), &ways, |way, load| {
+        let here = figures.of(&["felt", way, load])?;
+        if way == UNTOUCHED {
+            let unit = if load == "TCP" { "Gb/s" } else { "thousand/s" };
+            let (least, most) = here.range();
+            return Some(format!("{:.1} {unit} ({least:.1} to {most:.1})", here.median()));
+        }
+        let ratio = here.with(&figures.of(&["felt", UNTOUCHED, load])?, |one, other| one / other);
+        let (least, most) = ratio.range();
+        Some(format!("{:.2} ({least:.2} to {most:.2})", ratio.median()))
+    })
+}
+
+/// What `fixer run` needs.
+pub(crate) fn beyond(figures: &Figures) -> String {
+    let unit_of = |what: &str| {
+        ["ms", "MiB"].into_iter().find(|unit| figures.of(&["beyond", what, unit]).is_some())
+    };
+    table("", &["median", "least to most"], &figures.names("beyond", 1), |what, column| {
+        let unit = unit_of(what)?;
+        let all = figures.of(&["beyond", what, unit])?;
+        let (least, most) = all.range();
+        Some(match column {
+            "median" => format!("{:.1} {unit}", all.median()),
+            _ => format!("{least:.1} to {most:.1}"),
+        })
+    })
+}
+
 /// A difference, and by how much it moved from round to round if that is more than a few.
 fn with_spread(added: &Series) -> String {
     const FEW: f64 = 4.0;

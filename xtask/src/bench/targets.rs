@@ -57,14 +57,14 @@ const TARGETS: &[Target] = &[
         measured: |figures| tcp(figures, TX_OFF),
     },
     Target {
-        what: "memory of `fixer run`",
+        what: "memory of `fixer run`, idle",
         limit: Limit::AtMost(15.0, "MiB"),
         measured: |figures| Some(figures.of(&["beyond", "memory, idle", "MiB"])?.median()),
     },
     Target {
         what: "from the start of `fixer run` to attached, without the self-test",
         limit: Limit::AtMost(100.0, "ms"),
-        measured: |figures| Some(figures.of(&["beyond", "attach 1 interface", "ms"])?.median()),
+        measured: |figures| Some(figures.of(&["beyond", "attach to 1 interface", "ms"])?.median()),
     },
 ];
 

@@ -4,7 +4,9 @@
 //! xtask makes tables of them. Each line starts with [`MARK`], because in an emulated machine the
 //! kernel and the firmware write to the same console.
 
+mod beyond;
 mod exact;
+mod felt;
 mod packets;
 mod ways;
 
@@ -17,6 +19,8 @@ fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["exact", rounds] => exact::run(rounds.parse()?),
+        ["felt", rounds] => felt::run(rounds.parse()?),
+        ["beyond", fixer, rounds] => beyond::run(fixer, rounds.parse()?),
         _ => bail!("`cargo xtask bench` knows how to start this"),
     }
 }
