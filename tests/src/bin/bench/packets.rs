@@ -57,6 +57,12 @@ pub const KINDS: &[Kind] = &[
     Kind { name: "DHCP reply 1400 B", open: |scene| reply(scene, 1400) },
 ];
 
+/// A datagram of which much time goes into everything but its bytes.
+pub const SMALL: Kind = Kind {
+    name: "UDP 64 B",
+    open: |scene| udp(scene, (IpAddr::V4(SERVER), 5000), (IpAddr::V4(GUEST4), 5001), 64),
+};
+
 impl Kind {
     /// Opens the socket, and says how to send one packet through it.
     pub fn open(&self, scene: &Scene) -> Result<Sender> {
