@@ -3,6 +3,7 @@
 //! The table in [`cases`] is run three ways: on slices, in the kernel by `BPF_PROG_TEST_RUN`, and over
 //! a real veth pair. The suites that talk to the kernel need root, and say so when they lack it.
 
+pub mod bpf;
 pub mod cases;
 pub mod command;
 pub mod faults;
@@ -13,4 +14,5 @@ pub mod leases;
 pub mod machine;
 pub mod pxe;
 pub mod tap;
+pub mod walk;
 pub mod ways;

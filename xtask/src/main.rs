@@ -4,6 +4,7 @@
 //! other crates. A step that needs a program the machine does not have installs it if it can, and
 //! otherwise says what to install.
 
+mod bench;
 mod cases;
 mod demo;
 mod ebpf;
@@ -77,6 +78,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Measure what fixer costs, beside everything that does as well (needs root)
+    #[command(after_help = bench::EXAMPLES)]
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -104,6 +108,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz(args) => fuzz::run(&sh, &args),
         Verb::Vm(args) => vm::run(&sh, &args),
         Verb::Pxe { json } => pxe::run(&sh, json),
+        Verb::Bench(args) => bench::run(&sh, &args),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Pxe,
     /// `cargo xtask fuzz --target`.
     LibFuzzer,
+    /// `cargo xtask bench`.
+    Bench,
 }
 
 /// How to tell that a package is there, or another one that does as well.
@@ -80,7 +82,7 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "iproute2",
         purpose: "tc and ip, to see what fixer left behind in the kernel",
-        needs: &[Need::Tests],
+        needs: &[Need::Tests, Need::Bench],
         proof: Proof::Program("tc"),
         elsewhere: Some(Names {
             dnf: "iproute-tc",
@@ -92,14 +94,14 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "ethtool",
         purpose: "turns checksum offload on and off",
-        needs: &[Need::Tests, Need::Vm],
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::Program("ethtool"),
         elsewhere: Names::same("ethtool"),
     },
     Package {
         debian: "iptables",
         purpose: "the rule that fixer replaces",
-        needs: &[Need::Tests],
+        needs: &[Need::Tests, Need::Bench],
         proof: Proof::Program("iptables"),
         elsewhere: Some(Names {
             dnf: "iptables-nft",
@@ -107,6 +109,13 @@ const PACKAGES: &[Package] = &[
             pacman: "iptables",
             apk: "iptables",
         }),
+    },
+    Package {
+        debian: "iperf3",
+        purpose: "sends as much as goes through",
+        needs: &[Need::Bench],
+        proof: Proof::Program("iperf3"),
+        elsewhere: Names::same("iperf3"),
     },
     Package {
         debian: "procps",
@@ -180,7 +189,7 @@ const PACKAGES: &[Package] = &[
         // It brings the firmware with it: seabios, and ipxe-qemu for the network cards.
         debian: "qemu-system-x86",
         purpose: "the machines in which kernels are tried, and which boot over the network",
-        needs: &[Need::Tests, Need::Vm, Need::Pxe],
+        needs: &[Need::Tests, Need::Vm, Need::Pxe, Need::Bench],
         proof: Proof::Program("qemu-system-x86_64"),
         elsewhere: Some(Names {
             dnf: "qemu-system-x86-core",
@@ -192,35 +201,35 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "busybox-static",
         purpose: "all that these machines have besides fixer",
-        needs: &[Need::Vm],
+        needs: &[Need::Vm, Need::Bench],
         proof: Proof::Program("busybox"),
         elsewhere: Names::same("busybox"),
     },
     Package {
         debian: "apt",
         purpose: "fetches kernels from Debian's archive",
-        needs: &[Need::Vm],
+        needs: &[Need::Vm, Need::Bench],
         proof: Proof::Program("apt-get"),
         elsewhere: Names::same("apt"),
     },
     Package {
         debian: "debian-archive-keyring",
         purpose: "whose kernels they are",
-        needs: &[Need::Vm],
+        needs: &[Need::Vm, Need::Bench],
         proof: Proof::File(KEYRING),
         elsewhere: Names::same("debian-archive-keyring"),
     },
     Package {
         debian: "xz-utils",
         purpose: "unpacks their modules",
-        needs: &[Need::Vm],
+        needs: &[Need::Vm, Need::Bench],
         proof: Proof::Program("xz"),
         elsewhere: Names::same("xz"),
     },
     Package {
         debian: "binutils",
         purpose: "strip, so that those machines need not unpack debug information",
-        needs: &[Need::Vm],
+        needs: &[Need::Vm, Need::Bench],
         proof: Proof::Program("strip"),
         elsewhere: Names::same("binutils"),
     },

@@ -18,6 +18,8 @@ use crate::net::netns::NetNs;
 const VNET_HEADER: usize = 10;
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is partial.
 const NEEDS_CSUM: u8 = 1;
+/// `VIRTIO_NET_HDR_GSO_TCPV4`: TCP over IPv4 that is to be cut into segments.
+const GSO_TCPV4: u8 = 1;
 /// `PACKET_VNET_HDR` (linux/if_packet.h).
 const PACKET_VNET_HDR: libc::c_int = 15;
 /// The longest frame that is received whole, in bytes.
@@ -81,13 +83,20 @@ impl PacketSocket {
         partial: Option<Partial>,
         ether_type: u16,
     ) -> io::Result<()> {
-        let mut message = vec![0; VNET_HEADER];
-        if let Some(Partial { csum_start, csum_offset }) = partial {
-            message[0] = NEEDS_CSUM;
-            message[6..8].copy_from_slice(&csum_start.to_ne_bytes());
-            message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
-        }
-        message.extend_from_slice(frame);
+        self.transmit(&message(frame, partial), ether_type)
+    }
+
+    /// Sends TCP over IPv4 that somebody still has to finish, and to cut into segments of this many
+    /// bytes.
+    pub fn send_uncut(&self, frame: &[u8], partial: Partial, segment: u16) -> io::Result<()> {
+        let mut message = message(frame, Some(partial));
+        message[1] = GSO_TCPV4;
+        message[4..6].copy_from_slice(&segment.to_ne_bytes());
+        self.transmit(&message, libc::ETH_P_ALL as u16)
+    }
+
+    /// Sends a frame with its header.
+    fn transmit(&self, message: &[u8], ether_type: u16) -> io::Result<()> {
         let address = address(self.ifindex, ether_type);
         // SAFETY: the pointers and lengths are those of live values.
         let sent = unsafe {
@@ -189,6 +198,18 @@ pub fn wait_until_open(sender: &PacketSocket, receiver: &PacketSocket) -> io::Re
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "the scratch links do not forward"))
+}
+
+/// A frame with the header that `PACKET_VNET_HDR` puts before it.
+fn message(frame: &[u8], partial: Option<Partial>) -> Vec<u8> {
+    let mut message = vec![0; VNET_HEADER];
+    if let Some(Partial { csum_start, csum_offset }) = partial {
+        message[0] = NEEDS_CSUM;
+        message[6..8].copy_from_slice(&csum_start.to_ne_bytes());
+        message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
+    }
+    message.extend_from_slice(frame);
+    message
 }
 
 fn open(interface: &str) -> io::Result<PacketSocket> {

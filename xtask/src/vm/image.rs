@@ -51,8 +51,8 @@ const MODULES: &[&str] = &["veth", "bridge", "tun", "8021q", "sch_ingress", "cls
 /// Where file systems are mounted, at the start or by a sandbox of the suites.
 const MOUNT_POINTS: &[&str] = &["dev", "proc", "run", "sys", "tmp", "var"];
 
-/// How the system starts; the checks follow.
-const START: &str = "\
+/// How the system starts; what is to be done follows.
+pub(crate) const START: &str = "\
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp
@@ -77,20 +77,29 @@ pub(crate) fn programs(sh: &Shell) -> Result<Vec<Entry>> {
         ["test", "--no-run", "--package", "fixer-tests"].into_iter().chain(suites).collect();
     built.extend(self::built(sh, &args)?);
 
+    let ours = ["fixer"].iter().chain(SUITES).map(|name| {
+        let path = built.iter().find_map(|(built, path)| (built == name).then_some(path));
+        path.map(PathBuf::as_path).with_context(|| format!("cargo did not say where it put {name}"))
+    });
+    collect(sh, PROGRAMS, &ours.collect::<Result<Vec<_>>>()?)
+}
+
+/// Installed programs by name and `built` ones, which lose their debug information, with the libraries
+/// of all of them.
+pub(crate) fn collect(sh: &Shell, installed: &[&str], built: &[&Path]) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let mut libraries = BTreeSet::new();
-    for name in PROGRAMS {
+    for name in installed {
         let path = machine::program(name).with_context(|| format!("{name} is not installed"))?;
         libraries.extend(libraries_of(sh, &path)?);
         entries.push(Entry::new(format!("bin/{name}"), sh.read_binary_file(path)?));
     }
     let directory = sh.create_temp_dir()?;
-    for name in ["fixer"].iter().chain(SUITES) {
-        let (_, path) = built
-            .iter()
-            .find(|(built, _)| built == name)
-            .with_context(|| format!("cargo did not say where it put {name}"))?;
+    for path in built {
         libraries.extend(libraries_of(sh, path)?);
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        // Cargo puts a hash behind the name of a test.
+        let name = file.split('-').next().unwrap_or(&file);
         // Most of a program is debug information, and all of it would have to be unpacked.
         let stripped = directory.path().join(name);
         cmd!(sh, "strip --strip-debug -o {stripped} {path}").quiet().run()?;
@@ -103,7 +112,7 @@ pub(crate) fn programs(sh: &Shell) -> Result<Vec<Entry>> {
 }
 
 /// Runs cargo, and says which executables it made and where.
-fn built(sh: &Shell, args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
+pub(crate) fn built(sh: &Shell, args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let cargo = cargo();
     let messages = cmd!(sh, "{cargo} {args...} --message-format json-render-diagnostics")
         .quiet()
@@ -138,9 +147,20 @@ fn libraries(ldd: &str) -> Vec<String> {
         .collect()
 }
 
-/// The root file system for one kernel.
+/// The root file system for one kernel, on which everything is checked.
 pub(crate) fn pack(sh: &Shell, programs: &[Entry], kernel: &Files) -> Result<Vec<u8>> {
-    let modules = kernel.load_order(sh, MODULES)?;
+    pack_with(sh, programs, kernel, MODULES, &init())
+}
+
+/// A root file system that loads these modules and starts with this script.
+pub(crate) fn pack_with(
+    sh: &Shell,
+    programs: &[Entry],
+    kernel: &Files,
+    modules: &[&str],
+    script: &str,
+) -> Result<Vec<u8>> {
+    let modules = kernel.load_order(sh, modules)?;
     let modules = modules
         .into_iter()
         .enumerate()
@@ -148,7 +168,7 @@ pub(crate) fn pack(sh: &Shell, programs: &[Entry], kernel: &Files) -> Result<Vec
             Entry::new(format!("modules/{place:02}-{}.ko", module.name), module.bytes)
         })
         .collect::<Vec<_>>();
-    let init = [Entry::new("init", init())];
+    let init = [Entry::new("init", script)];
     Ok(cpio::archive(programs.iter().chain(&modules).chain(&init), MOUNT_POINTS))
 }
 

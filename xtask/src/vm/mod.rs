@@ -5,10 +5,10 @@
 //! emulated, so it works where there is no hardware virtualisation, and all machines see the same.
 
 mod archive;
-mod cpio;
-mod guest;
-mod image;
-mod kernel;
+pub(crate) mod cpio;
+pub(crate) mod guest;
+pub(crate) mod image;
+pub(crate) mod kernel;
 mod modules;
 mod report;
 
@@ -38,7 +38,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask vm --kernel 5.10    only this one";
 
 /// Everything the verb downloads and makes. Kernels stay here until this is deleted.
-const DIRECTORY: &str = "target/vm";
+pub(crate) const DIRECTORY: &str = "target/vm";
 
 /// How long a kernel may take for everything.
 const PATIENCE: Duration = Duration::from_secs(20 * 60);
@@ -128,7 +128,7 @@ fn try_kernel(sh: &Shell, kernel: &Kernel, programs: &[cpio::Entry]) -> Result<R
     let start = Instant::now();
     let console = directory.join("console.log");
     let mut report = Report::new(name);
-    let end = guest::boot(&files.vmlinuz, &image, &console, PATIENCE, |line| {
+    let end = guest::boot((&files.vmlinuz, &image), &[], &console, PATIENCE, |line| {
         if let Some(news) = report.read(line) {
             eprintln!("    {name:<6} {:>4} s  {news}", start.elapsed().as_secs());
         }
