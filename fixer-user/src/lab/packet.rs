@@ -58,6 +58,32 @@ impl Received {
     }
 }
 
+/// A frame that is ready to be sent: behind the header that `PACKET_VNET_HDR` asks for.
+#[derive(Clone, Debug)]
+pub struct Message(Vec<u8>);
+
+impl Message {
+    /// A frame; with `partial`, one whose checksum somebody still has to finish.
+    pub fn new(frame: &[u8], partial: Option<Partial>) -> Self {
+        let mut message = vec![0; VNET_HEADER];
+        if let Some(Partial { csum_start, csum_offset }) = partial {
+            message[0] = NEEDS_CSUM;
+            message[6..8].copy_from_slice(&csum_start.to_ne_bytes());
+            message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
+        }
+        message.extend_from_slice(frame);
+        Self(message)
+    }
+
+    /// TCP over IPv4 that somebody still has to finish, and to cut into segments of this many bytes.
+    pub fn uncut(frame: &[u8], partial: Partial, segment: u16) -> Self {
+        let Self(mut message) = Self::new(frame, Some(partial));
+        message[1] = GSO_TCPV4;
+        message[4..6].copy_from_slice(&segment.to_ne_bytes());
+        Self(message)
+    }
+}
+
 /// A raw socket on one interface.
 #[derive(Debug)]
 pub struct PacketSocket {
@@ -83,20 +109,15 @@ impl PacketSocket {
         partial: Option<Partial>,
         ether_type: u16,
     ) -> io::Result<()> {
-        self.transmit(&message(frame, partial), ether_type)
+        self.transmit(&Message::new(frame, partial), ether_type)
     }
 
-    /// Sends TCP over IPv4 that somebody still has to finish, and to cut into segments of this many
-    /// bytes.
-    pub fn send_uncut(&self, frame: &[u8], partial: Partial, segment: u16) -> io::Result<()> {
-        let mut message = message(frame, Some(partial));
-        message[1] = GSO_TCPV4;
-        message[4..6].copy_from_slice(&segment.to_ne_bytes());
-        self.transmit(&message, libc::ETH_P_ALL as u16)
+    /// Sends what was made ready before.
+    pub fn send_ready(&self, message: &Message) -> io::Result<()> {
+        self.transmit(message, libc::ETH_P_ALL as u16)
     }
 
-    /// Sends a frame with its header.
-    fn transmit(&self, message: &[u8], ether_type: u16) -> io::Result<()> {
+    fn transmit(&self, Message(message): &Message, ether_type: u16) -> io::Result<()> {
         let address = address(self.ifindex, ether_type);
         // SAFETY: the pointers and lengths are those of live values.
         let sent = unsafe {
@@ -198,18 +219,6 @@ pub fn wait_until_open(sender: &PacketSocket, receiver: &PacketSocket) -> io::Re
         }
     }
     Err(io::Error::new(io::ErrorKind::TimedOut, "the scratch links do not forward"))
-}
-
-/// A frame with the header that `PACKET_VNET_HDR` puts before it.
-fn message(frame: &[u8], partial: Option<Partial>) -> Vec<u8> {
-    let mut message = vec![0; VNET_HEADER];
-    if let Some(Partial { csum_start, csum_offset }) = partial {
-        message[0] = NEEDS_CSUM;
-        message[6..8].copy_from_slice(&csum_start.to_ne_bytes());
-        message[8..10].copy_from_slice(&csum_offset.to_ne_bytes());
-    }
-    message.extend_from_slice(frame);
-    message
 }
 
 fn open(interface: &str) -> io::Result<PacketSocket> {

@@ -19,9 +19,6 @@ use crate::{
     },
 };
 
-/// The kernel on which is counted.
-const KERNEL: &str = "6.12";
-
 /// The programs that the machine needs, besides our own.
 const PROGRAMS: &[&str] = &["busybox", "ethtool", "ip", "tc", "iptables-nft", "iptables-legacy"];
 
@@ -54,10 +51,14 @@ const PATIENCE: Duration = Duration::from_secs(60 * 60);
 const DONE: &str = "fixer-bench is done";
 
 /// Boots the machine, counts everything `runs` times, and says which kernel it ran.
-pub(crate) fn measure(sh: &Shell, runs: usize, figures: &mut Figures) -> Result<String> {
-    let kernel =
-        KERNELS.iter().find(|kernel| kernel.name == KERNEL).context("it is in the table")?;
-    let directory = sh.current_dir().join(DIRECTORY).join(KERNEL);
+pub(crate) fn measure(
+    sh: &Shell,
+    kernel: &str,
+    runs: usize,
+    figures: &mut Figures,
+) -> Result<String> {
+    let kernel = KERNELS.iter().find(|known| known.name == kernel).context("no such kernel")?;
+    let directory = sh.current_dir().join(DIRECTORY).join(kernel.name);
     let files = kernel::fetch(sh, kernel, &directory)?;
     let script = format!(
         "{start}export XTABLES_LIBDIR=/{EXTENSIONS_HERE}\n\

@@ -12,11 +12,13 @@ mod tables;
 mod targets;
 
 use anyhow::{Result, ensure};
+use clap::builder::PossibleValuesParser;
 use xshell::Shell;
 
 use crate::{
     machine,
     packages::{self, Need},
+    vm::kernel,
 };
 use figures::Figures;
 
@@ -31,6 +33,9 @@ pub(crate) struct Args {
     /// Count the instructions that a packet pays, in an emulated machine
     #[arg(long)]
     exact: bool,
+    /// Which kernel counts
+    #[arg(long, default_value = "6.12", value_parser = PossibleValuesParser::new(kernel::names()))]
+    kernel: String,
     /// Measure TCP and UDP through the bridge
     #[arg(long)]
     felt: bool,
@@ -58,7 +63,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let runs = usize::from(args.runs);
     let (mut figures, mut tables) = (Figures::default(), Vec::new());
     if all || args.exact {
-        let kernel = exact::measure(sh, runs, &mut figures)?;
+        let kernel = exact::measure(sh, &args.kernel, runs, &mut figures)?;
         tables.push(("exact", format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
     }
     if all || args.felt {

@@ -12,7 +12,7 @@ use fixer_tests::{
     frames::{Network, Packet},
 };
 use fixer_user::lab::{
-    packet::{PacketSocket, Partial, Received, wait_until_open},
+    packet::{Message, PacketSocket, Partial, Received, wait_until_open},
     reply::{UDP_AT, verifies},
     scene::{BRIDGE, GUEST, SERVER, Scene},
 };
@@ -130,10 +130,11 @@ fn tcp(scene: &Scene, segments: usize) -> Result<Sender> {
         Partial { csum_start: packet.start() as u16, csum_offset: packet.checksum_offset() as u16 };
     let mut frame = packet.partial();
     frame[..6].copy_from_slice(&GUEST_MAC);
-    Ok(Box::new(move || match segments {
-        1 => socket.send(&frame, Some(partial)),
-        _ => socket.send_uncut(&frame, partial, SEGMENT as u16),
-    }))
+    let message = match segments {
+        1 => Message::new(&frame, Some(partial)),
+        _ => Message::uncut(&frame, partial, SEGMENT as u16),
+    };
+    Ok(Box::new(move || socket.send_ready(&message)))
 }
 
 /// Who has an address that nobody has? (RFC 826)
@@ -145,5 +146,6 @@ fn arp(scene: &Scene) -> Result<Sender> {
     frame.extend(SERVER.octets());
     frame.extend([0; 6]);
     frame.extend(GUEST4.octets());
-    Ok(Box::new(move || socket.send(&frame, None)))
+    let message = Message::new(&frame, None);
+    Ok(Box::new(move || socket.send_ready(&message)))
 }
