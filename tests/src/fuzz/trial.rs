@@ -1,6 +1,8 @@
 //! One frame to try, where and under which configuration: a line of a fixture.
 //!
-//!     dhcp egress plain 0200…  # what it was
+//! ```text
+//! dhcp egress plain 0200…  # what it was
+//! ```
 //!
 //! are the setting's name, the hook, the kind of packet (`gso` for segmentation offload, `summed` for
 //! one whose sum a network card took, `CHECKSUM_COMPLETE`), and the frame in hex.

@@ -55,6 +55,8 @@ fn measure(bench: &Path, arguments: &[&str], figures: &mut Figures) -> Result<()
 /// What this machine is, for who reads the figures.
 pub(crate) fn machine(sh: &Shell) -> Result<String> {
     let release = cmd!(sh, "uname -r").quiet().read()?;
+    // Behind the version stands who built it.
+    let version = release.split('-').next().unwrap_or(&release);
     let processors = std::thread::available_parallelism()?;
-    Ok(format!("Linux {release}, {processors} processors"))
+    Ok(format!("Linux {version}, {processors} processors"))
 }

@@ -68,8 +68,8 @@ pub(crate) fn beyond(figures: &Figures) -> String {
         let all = figures.of(&["beyond", what, unit])?;
         let (least, most) = all.range();
         Some(match column {
-            "median" => format!("{:.1} {unit}", all.median()),
-            _ => format!("{least:.1} to {most:.1}"),
+            "median" => format!("{} {unit}", quantity(all.median())),
+            _ => format!("{} to {}", quantity(least), quantity(most)),
         })
     })
 }
@@ -101,6 +101,11 @@ pub(crate) fn table(
         table += &format!("| {row} | {} |\n", cells.collect::<Vec<_>>().join(" | "));
     }
     table
+}
+
+/// A number with no more digits than it deserves.
+fn quantity(number: f64) -> String {
+    if number < 100.0 { format!("{number:.1}") } else { thousands(number) }
 }
 
 /// A whole number, its thousands apart.
