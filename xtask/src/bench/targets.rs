@@ -96,12 +96,12 @@ pub(crate) fn table(figures: &Figures) -> String {
     table
 }
 
-/// A number with as many digits as matter.
+/// A number with enough digits to tell on which side of a limit it is.
 fn number(number: f64) -> String {
-    if number.abs() < 20.0 && number.fract() != 0.0 {
-        format!("{number:.2}")
-    } else {
-        thousands(number)
+    match number.fract() == 0.0 {
+        true => thousands(number),
+        false if number.abs() < 10.0 => format!("{number:.3}"),
+        false => format!("{number:.1}"),
     }
 }
 
@@ -122,7 +122,7 @@ mod tests {
         }
         let table = table(&figures);
         assert!(table.contains("| at most 20 instructions | 21 | **missed** |"), "{table}");
-        assert!(table.contains("| at least 0.98 times | 0.99 | met |"), "{table}");
+        assert!(table.contains("| at least 0.980 times | 0.990 | met |"), "{table}");
         assert!(!table.contains("tx off") && !table.contains("memory"), "{table}");
     }
 }
