@@ -276,6 +276,11 @@ pub fn output(netns: &NetNs, name: &str, arguments: &[&str]) -> Result<String> {
     Ok(ended.stdout.join("\n"))
 }
 
+/// Turns a feature of an interface off, such as `tx`: its checksum offload.
+pub fn turn_off(netns: &NetNs, interface: &str, feature: &str) -> Result<()> {
+    output(netns, "ethtool", &["-K", interface, feature, "off"]).map(drop)
+}
+
 /// The names of a namespace's interfaces.
 pub fn interfaces(netns: &NetNs) -> Result<Vec<String>> {
     // sysfs shows the namespace of whoever mounted it; procfs, that of the thread.

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod leases;
 pub mod machine;
 pub mod pxe;
+pub mod slice;
 pub mod tap;
 pub mod walk;
 pub mod ways;

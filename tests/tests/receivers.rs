@@ -4,11 +4,12 @@
 //! partial helps the first and the third, and breaks the second and the fourth, for whom the kernel
 //! finishes the sum a second time.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::verdict::Verdict;
 use fixer_tests::{
+    command::turn_off,
     frames::Packet,
     kernel::{HOOK, counted, load, require_root},
     tap::Tap,
@@ -18,7 +19,6 @@ use fixer_user::{
     lab::{
         link,
         packet::{PacketSocket, Partial, Received, wait_until_open},
-        sandbox::Sandboxed,
     },
     net::netns::NetNs,
 };
@@ -56,7 +56,7 @@ impl Guests {
         link::bridge(&host, "br0")?;
         link::veth(&host, "on", &first, "eth0")?;
         link::veth(&host, "off", &second, "eth0")?;
-        turn_checksum_offload_off(&host, "off")?;
+        turn_off(&host, "off", "tx")?;
         let able = Tap::open(&host, "able", true)?;
         let unable = Tap::open(&host, "unable", false)?;
         for port in ["on", "off", "able", "unable"] {
@@ -87,17 +87,6 @@ impl Guests {
         ];
         Ok(received.map(|Received { bytes, partial, .. }| Seen { right: bytes == right, partial }))
     }
-}
-
-fn turn_checksum_offload_off(netns: &NetNs, interface: &str) -> Result<()> {
-    let mut ethtool = Command::new("ethtool");
-    ethtool.args(["-K", interface, "tx", "off"]).stdout(std::process::Stdio::null());
-    let status = Sandboxed::spawn(netns, ethtool)
-        .context("cannot run ethtool; install it: apt-get install ethtool")?
-        .child()
-        .wait()?;
-    ensure!(status.success(), "ethtool: {status}");
-    Ok(())
 }
 
 fn same_but_for_checksum(one: &[u8], other: &[u8], packet: &Packet) -> bool {

@@ -2,11 +2,12 @@
 //!
 //! Run on the kernels of `cargo xtask vm`, for not every machine's kernel has such devices.
 
-use std::{net::UdpSocket, process::Command, time::Duration};
+use std::{net::UdpSocket, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
 use fixer_tests::{
+    command::turn_off,
     frames::Packet,
     kernel::{counted, load, require_root},
 };
@@ -16,7 +17,6 @@ use fixer_user::{
         link,
         packet::{PacketSocket, Partial, wait_until_open},
         reply::verifies,
-        sandbox::Sandboxed,
     },
     net::netns::NetNs,
 };
@@ -36,8 +36,8 @@ impl Pair {
         let pair = Self { near: NetNs::scratch("near")?, far: NetNs::scratch("far")? };
         link::veth(&pair.near, "near", &pair.far, "far")?;
         if !offload {
-            keep_tags_inside(&pair.near, "near")?;
-            keep_tags_inside(&pair.far, "far")?;
+            turn_off(&pair.near, "near", "txvlan")?;
+            turn_off(&pair.far, "far", "txvlan")?;
         }
         let vlan = "cannot make a VLAN device; the kernel needs 802.1Q (CONFIG_VLAN_8021Q)";
         link::vlan(&pair.near, "near.100", "near", 100).context(vlan)?;
@@ -46,17 +46,6 @@ impl Pair {
         link::address(&pair.far, "far.100", [10, 9, 0, 2].into(), 24)?;
         Ok(pair)
     }
-}
-
-fn keep_tags_inside(netns: &NetNs, interface: &str) -> Result<()> {
-    let mut ethtool = Command::new("ethtool");
-    ethtool.args(["-K", interface, "txvlan", "off"]).stdout(std::process::Stdio::null());
-    let status = Sandboxed::spawn(netns, ethtool)
-        .context("cannot run ethtool; install it: apt-get install ethtool")?
-        .child()
-        .wait()?;
-    ensure!(status.success(), "ethtool: {status}");
-    Ok(())
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use fixer_common::{
     decide::{Decision, decide},
-    frame::Frame,
     triage::may_match,
     verdict::Verdict,
 };
@@ -11,37 +10,14 @@ use super::{
     reference::{Answer, Checksum},
     trial::{Kind, Trial},
 };
-
-/// A slice that can also be a segmentation-offload packet.
-struct Slice<'a>(&'a Trial);
-
-impl Frame for Slice<'_> {
-    fn len(&self) -> usize {
-        self.0.frame.len()
-    }
-
-    fn is_gso(&self) -> bool {
-        self.0.kind == Kind::Gso
-    }
-
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.frame[..].load(offset)
-    }
-
-    fn view<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        self.0.frame[..].view(offset)
-    }
-
-    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.0.frame[..].head()
-    }
-}
+use crate::slice::Slice;
 
 /// How the logic and the reference differ, if they do.
 pub fn difference(trial: &Trial) -> Option<String> {
     let rules = trial.setting.program_rules();
-    let decision = decide(&Slice(trial), &rules[..]);
-    if decision.is_some() && !may_match(&Slice(trial), &rules[..]) {
+    let slice = Slice { bytes: &trial.frame, gso: trial.kind == Kind::Gso };
+    let decision = decide(&slice, &rules[..]);
+    if decision.is_some() && !may_match(&slice, &rules[..]) {
         return Some("triage turns away what a rule asks for".to_owned());
     }
     let wanted = Answer { tags: 0, ..trial.answer() };

@@ -21,7 +21,7 @@ use fixer_user::{
 };
 
 use super::wire::{Copier, Wire};
-use crate::command::output;
+use crate::command::turn_off;
 
 /// The server's address in DHCPv6.
 const SERVER: Ipv6Addr = Ipv6Addr::new(0xfd00, 3, 0, 0, 0, 0, 0, 1);
@@ -51,7 +51,7 @@ impl Stage {
         let (guest, _copier) = match wire {
             Wire::Veth => (guest, None),
             Wire::Finished => {
-                turn_checksum_offload_off(&host, PORT)?;
+                turn_off(&host, PORT, "tx")?;
                 (guest, None)
             }
             Wire::Copied => beyond(&guest).map(|(guest, copier)| (guest, Some(copier)))?,
@@ -73,13 +73,9 @@ fn beyond(between: &NetNs) -> Result<(NetNs, Copier)> {
     let guest = NetNs::scratch("guest")?;
     link::veth(&guest, GUEST, between, FAR)?;
     // The guest's own packets must not be left partial: nobody would finish them either.
-    turn_checksum_offload_off(&guest, GUEST)?;
+    turn_off(&guest, GUEST, "tx")?;
     let copier = Copier::start(between, GUEST, FAR)?;
     Ok((guest, copier))
-}
-
-fn turn_checksum_offload_off(netns: &NetNs, interface: &str) -> Result<()> {
-    output(netns, "ethtool", &["-K", interface, "tx", "off"]).map(drop)
 }
 
 /// Makes the interface take IPv6 addresses without asking around, also the one that it has taken.

@@ -3,44 +3,19 @@
 use anyhow::{Result, ensure};
 use fixer_common::{
     decide::{Decision, decide},
-    frame::Frame,
     triage::may_match,
     verdict::Verdict,
 };
 
 use super::Passed;
-use crate::cases::{Case, cases};
-
-/// A slice that can also be a segmentation-offload packet.
-struct Slice<'a>(&'a Case);
-
-impl Frame for Slice<'_> {
-    fn len(&self) -> usize {
-        self.0.frame.len()
-    }
-
-    fn is_gso(&self) -> bool {
-        self.0.gso
-    }
-
-    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.frame[..].load(offset)
-    }
-
-    fn view<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        self.0.frame[..].view(offset)
-    }
-
-    fn head<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.0.frame[..].head()
-    }
-}
+use crate::{cases::cases, slice::Slice};
 
 /// Runs every case.
 pub fn run(passed: Passed<'_>) -> Result<()> {
     for case in cases() {
+        let slice = Slice { bytes: &case.frame, gso: case.gso };
         let mut out = case.frame.clone();
-        let verdict = match decide(&Slice(&case), &case.rules[..]) {
+        let verdict = match decide(&slice, &case.rules[..]) {
             None => None,
             Some(Decision::Leave(verdict, _)) => Some(verdict),
             Some(Decision::Fix(_, field)) => {
@@ -52,7 +27,7 @@ pub fn run(passed: Passed<'_>) -> Result<()> {
         ensure!(verdict == case.verdict, "{}: {verdict:?}, not {:?}", case.name, case.verdict);
         ensure!(out == case.out, "{}: other bytes came out", case.name);
         // The first look may let a stranger pass, and turn none of ours away.
-        let is_let_in = may_match(&Slice(&case), &case.rules[..]);
+        let is_let_in = may_match(&slice, &case.rules[..]);
         ensure!(is_let_in || verdict.is_none(), "{}: triage turns it away", case.name);
         passed(&case);
     }
