@@ -3,7 +3,7 @@
 use crate::{
     checksum::{self, Sum},
     frame::Frame,
-    rule::{Kind, Ports, Rules},
+    rule::{Family, Kind, Ports, Rules},
     verdict::Verdict,
     wire::{
         ethernet, ipv4,
@@ -60,7 +60,7 @@ pub fn parse(
     let at = ethernet::LEN + tags * vlan::LEN;
     let network = match ether_type {
         ethernet::IPV4 => ipv4(frame, rules, at),
-        ethernet::IPV6 if rules.want_ipv6() => ipv6(frame, rules, at),
+        ethernet::IPV6 if rules.count(Family::Ipv6) > 0 => ipv6(frame, rules, at),
         _ => Err(NoDatagram::NotOurs),
     }?;
     if network.is_fragment {
@@ -129,7 +129,7 @@ impl Network {
     ) -> Self {
         Self {
             is_udp: frame.launder::<1>(kind.is_udp().into()) != 0,
-            is_ipv6: frame.launder::<1>(kind.is_ipv6().into()) != 0,
+            is_ipv6: frame.launder::<1>((kind.family() == Family::Ipv6).into()) != 0,
             payload_at: frame.launder::<FARTHEST>(payload_at),
             end,
             is_fragment,

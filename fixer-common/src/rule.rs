@@ -4,21 +4,45 @@ use zerocopy::{Immutable, IntoBytes};
 
 use crate::wire::{tcp, udp};
 
-/// A kind of transport over IP. Every packet that can match is of one.
+/// What a packet's addresses are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// The kinds of transport over it.
+    const fn kinds(self) -> Kinds {
+        match self {
+            Self::Ipv4 => Kinds::of(&[Kind::Udp4, Kind::Tcp4]),
+            Self::Ipv6 => Kinds::of(&[Kind::Udp6, Kind::Tcp6]),
+        }
+    }
+}
+
+/// A kind of transport over IP. Every packet that can match is of one. Its number is its bit in
+/// [`Kinds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub enum Kind {
     /// UDP over IPv4.
-    Udp4,
+    Udp4 = 1,
     /// TCP over IPv4.
-    Tcp4,
+    Tcp4 = 2,
     /// UDP over IPv6.
-    Udp6,
+    Udp6 = 4,
     /// TCP over IPv6.
-    Tcp6,
+    Tcp6 = 8,
 }
 
 impl Kind {
-    /// Every kind, in the order of its number.
+    /// Every kind.
     pub const ALL: [Self; 4] = [Self::Udp4, Self::Tcp4, Self::Udp6, Self::Tcp6];
 
     /// The kind of a packet over IPv4 with this protocol.
@@ -47,18 +71,24 @@ impl Kind {
         matches!(self, Self::Udp4 | Self::Udp6)
     }
 
-    /// Whether the network is IPv6.
+    /// What it travels over.
     #[inline(always)]
-    pub const fn is_ipv6(self) -> bool {
-        matches!(self, Self::Udp6 | Self::Tcp6)
+    pub const fn family(self) -> Family {
+        match self {
+            Self::Udp4 | Self::Tcp4 => Family::Ipv4,
+            Self::Udp6 | Self::Tcp6 => Family::Ipv6,
+        }
     }
 }
 
 /// Kinds of transport, as a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds(u8);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub struct Kinds(u32);
 
 impl Kinds {
+    /// No kind.
+    const NONE: Self = Self(0);
     /// UDP over either network.
     pub const UDP: Self = Self::of(&[Kind::Udp4, Kind::Udp6]);
     /// TCP over either network.
@@ -70,15 +100,21 @@ impl Kinds {
     pub const fn of(kinds: &[Kind]) -> Self {
         let (mut set, mut at) = (0, 0);
         while at < kinds.len() {
-            set |= 1 << kinds[at] as u8;
+            set |= kinds[at] as u32;
             at += 1;
         }
         Self(set)
     }
 
     /// Whether a kind is in the set.
+    #[inline(always)]
     pub const fn has(self, kind: Kind) -> bool {
-        self.0 & 1 << kind as u8 != 0
+        self.0 & kind as u32 != 0
+    }
+
+    /// Whether the two sets have a kind in common.
+    const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -127,7 +163,8 @@ impl Filter {
 }
 
 /// A packet matches a rule if it is of one of its kinds and its ports are the wanted ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Rule {
     /// The kinds of transport the rule is about.
     pub kinds: Kinds,
@@ -136,6 +173,9 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// No packet at all.
+    pub const NONE: Self = Self { kinds: Kinds::NONE, filter: Filter { mask: 0, wanted: 0 } };
+
     /// The replies of a DHCP server to a client (RFC 2131, section 4.1): UDP over IPv4, 67 to 68.
     pub const DHCP: Self = Self::new(Kinds::of(&[Kind::Udp4]), Some(67), Some(68));
 
@@ -163,32 +203,44 @@ const fn side_by_side(source: u16, destination: u16) -> u32 {
 /// The most rules that a configuration can hold.
 pub const MOST: usize = 8;
 
-/// The rules of a configuration, sorted by the kinds they are about: a slice in userspace, constants
+/// The rules of a configuration, sorted by the family they are about: a slice in userspace, constants
 /// of the loaded program in the kernel.
 pub trait Rules {
-    /// How many rules are about packets of this kind; at most [`MOST`].
-    fn count(&self, kind: Kind) -> usize;
+    /// How many rules are about packets of this family; at most [`MOST`].
+    fn count(&self, family: Family) -> usize;
 
     /// What the rule at this place, below [`count`](Rules::count), wants of the ports.
-    fn filter(&self, kind: Kind, place: usize) -> Filter;
+    fn filter(&self, family: Family, place: usize) -> Filter;
 
-    /// Whether any rule is about packets over IPv6.
+    /// The kinds that the rule at this place is about.
+    fn kinds(&self, family: Family, place: usize) -> Kinds;
+
+    /// Whether any rule about this family wants these ports.
     #[inline(always)]
-    fn want_ipv6(&self) -> bool {
-        self.count(Kind::Udp6) > 0 || self.count(Kind::Tcp6) > 0
+    fn want(&self, family: Family, ports: Ports) -> bool {
+        self.any(family, |place| self.filter(family, place).matches(Some(ports)))
     }
 
     /// Whether any rule matches a packet of this kind with these ports.
     #[inline(always)]
     fn match_any(&self, kind: Kind, ports: Option<Ports>) -> bool {
-        let count = self.count(kind);
+        let family = kind.family();
+        self.any(family, |place| {
+            self.filter(family, place).matches(ports) && self.kinds(family, place).has(kind)
+        })
+    }
+
+    /// Whether this is so for the place of any rule about the family.
+    #[inline(always)]
+    fn any(&self, family: Family, is_so: impl Fn(usize) -> bool) -> bool {
+        let count = self.count(family);
         // Written out, for the verifier cuts it: behind the last rule of a configuration nothing is left.
         macro_rules! any {
             ($($place:literal)*) => {$(
                 if count == $place {
                     return false;
                 }
-                if self.filter(kind, $place).matches(ports) {
+                if is_so($place) {
                     return true;
                 }
             )*};
@@ -200,19 +252,47 @@ pub trait Rules {
 }
 
 impl Rules for [Rule] {
-    fn count(&self, kind: Kind) -> usize {
-        about(self, kind).count()
+    fn count(&self, family: Family) -> usize {
+        about(self, family).count()
     }
 
-    fn filter(&self, kind: Kind, place: usize) -> Filter {
-        // None at all is a filter that asks for a bit outside its mask: it matches nothing.
-        about(self, kind).nth(place).unwrap_or(Filter { mask: 0, wanted: 1 })
+    fn filter(&self, family: Family, place: usize) -> Filter {
+        at(self, family, place).filter
+    }
+
+    fn kinds(&self, family: Family, place: usize) -> Kinds {
+        at(self, family, place).kinds
     }
 }
 
-/// What the rules about this kind want of the ports.
-fn about(rules: &[Rule], kind: Kind) -> impl Iterator<Item = Filter> {
-    rules.iter().filter(move |rule| rule.kinds.has(kind)).map(|rule| rule.filter)
+/// Just [`Rule::DHCP`], which most hosts have: known when the program is compiled, it costs a stranger
+/// less than the same rule out of a configuration.
+pub struct OnlyDhcp;
+
+impl Rules for OnlyDhcp {
+    #[inline(always)]
+    fn count(&self, family: Family) -> usize {
+        (family == Family::Ipv4).into()
+    }
+
+    #[inline(always)]
+    fn filter(&self, _: Family, _: usize) -> Filter {
+        Rule::DHCP.filter
+    }
+
+    #[inline(always)]
+    fn kinds(&self, _: Family, _: usize) -> Kinds {
+        Rule::DHCP.kinds
+    }
+}
+
+/// The rules about this family.
+fn about(rules: &[Rule], family: Family) -> impl Iterator<Item = Rule> {
+    rules.iter().copied().filter(move |rule| rule.kinds.meets(family.kinds()))
+}
+
+fn at(rules: &[Rule], family: Family, place: usize) -> Rule {
+    about(rules, family).nth(place).unwrap_or(Rule::NONE)
 }
 
 #[cfg(test)]
@@ -241,6 +321,19 @@ mod tests {
     }
 
     #[test]
+    fn dhcp_as_a_constant_is_dhcp_in_a_list() {
+        let list = [Rule::DHCP];
+        for kind in Kind::ALL {
+            for ports in [ports(67, 68), ports(68, 67), None] {
+                assert_eq!(OnlyDhcp.match_any(kind, ports), list.match_any(kind, ports));
+            }
+        }
+        for family in Family::ALL {
+            assert_eq!(OnlyDhcp.count(family), list.count(family));
+        }
+    }
+
+    #[test]
     fn any_of_the_rules_about_its_kind_will_do() {
         let rules = [Rule::DHCP, FROM_4011];
         assert!(rules.match_any(Kind::Udp4, ports(4011, 9)));
@@ -250,5 +343,7 @@ mod tests {
         assert!(!rules.match_any(Kind::Tcp4, ports(67, 68)));
         assert!(!rules.match_any(Kind::Udp4, ports(67, 69)));
         assert!(!rules[..0].match_any(Kind::Udp4, ports(67, 68)));
+        assert!(rules.want(Family::Ipv4, Ports(side_by_side(67, 68))));
+        assert!(!rules.want(Family::Ipv6, Ports(side_by_side(67, 68))));
     }
 }

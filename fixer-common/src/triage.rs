@@ -6,13 +6,19 @@
 
 use crate::{
     frame::Frame,
-    rule::{Kind, Ports, Rules},
+    rule::{Family, Kind, Ports, Rules},
     wire::{
         ethernet, ipv4,
         ipv6::{self, extension},
         transport, vlan,
     },
 };
+
+/// EtherTypes as they stand in a frame, to compare without turning them round.
+const IPV4: u16 = ethernet::IPV4.to_be();
+const IPV6: u16 = ethernet::IPV6.to_be();
+const CUSTOMER: u16 = vlan::CUSTOMER.to_be();
+const PROVIDER: u16 = vlan::PROVIDER.to_be();
 
 /// Where the network header starts.
 const IP: usize = ethernet::LEN;
@@ -35,27 +41,36 @@ const PLAIN: (u32, u32) = {
 
 const _: () = assert!(ethernet::ETHER_TYPE + 2 == IP + ipv4::VERSION_IHL);
 
-/// Whether the frame may match a rule.
+/// Whether the frame may match a rule, by the bytes where its ports should be. The protocol does not
+/// matter yet: hardly a packet of another one has them.
 #[inline(always)]
 pub fn may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> bool {
     let Some(head) = frame.head::<HEAD>() else {
         return may_match_cut(frame);
     };
-    let (mask, plain) = PLAIN;
-    if word(at(head, ethernet::ETHER_TYPE)) & mask == plain {
-        let ports = Some(Ports::from_wire(at(head, PORTS4)));
-        return Kind::over_ipv4(head[IP + ipv4::PROTOCOL])
-            .is_some_and(|kind| rules.match_any(kind, ports));
+    if is_plain(head) {
+        return rules.want(Family::Ipv4, Ports::from_wire(at(head, PORTS4)));
     }
-    match u16::from_be_bytes(at(head, ethernet::ETHER_TYPE)) {
-        ethernet::IPV6 => rules.want_ipv6() && may_match_ipv6(frame, head, rules),
-        ethernet::IPV4 => {
-            Kind::over_ipv4(head[IP + ipv4::PROTOCOL]).is_some_and(|kind| rules.count(kind) > 0)
+    match u16::from_ne_bytes(at(head, ethernet::ETHER_TYPE)) {
+        IPV6 => rules.count(Family::Ipv6) > 0 && may_match_ipv6(frame, head, rules),
+        IPV4 => {
+            rules.count(Family::Ipv4) > 0 && Kind::over_ipv4(head[IP + ipv4::PROTOCOL]).is_some()
         }
         // What is behind a tag inside the frame is for a closer look; such frames are rare, for the
         // kernel keeps a frame's outer tag beside it.
-        ether_type => vlan::is_tag(ether_type),
+        CUSTOMER | PROVIDER => true,
+        _ => false,
     }
+}
+
+#[inline(always)]
+fn may_match_ipv6(
+    frame: &(impl Frame + ?Sized),
+    head: &[u8; HEAD],
+    rules: &(impl Rules + ?Sized),
+) -> bool {
+    is_extension(head[IP + ipv6::NEXT_HEADER])
+        || frame.load(PORTS6).is_none_or(|ports| rules.want(Family::Ipv6, Ports::from_wire(ports)))
 }
 
 /// The same for a frame of which less is in reach: some drivers leave all behind the network header
@@ -77,20 +92,34 @@ fn may_match_cut(frame: &(impl Frame + ?Sized)) -> bool {
     }
 }
 
+/// Whether it still may, now that its protocol counts: a rule that wants any port must not have every
+/// packet fetched.
 #[inline(always)]
-fn may_match_ipv6(
-    frame: &(impl Frame + ?Sized),
-    head: &[u8; HEAD],
-    rules: &(impl Rules + ?Sized),
-) -> bool {
-    let next_header = head[IP + ipv6::NEXT_HEADER];
-    let Some(kind) = Kind::over_ipv6(next_header) else {
-        return is_extension(next_header);
+pub fn still_may_match(frame: &(impl Frame + ?Sized), rules: &(impl Rules + ?Sized)) -> bool {
+    let Some(head) = frame.head::<HEAD>() else {
+        return true;
     };
-    rules.count(kind) > 0
-        && frame
-            .load(PORTS6)
-            .is_none_or(|ports| rules.match_any(kind, Some(Ports::from_wire(ports))))
+    let (kind, ports) = if is_plain(head) {
+        (Kind::over_ipv4(head[IP + ipv4::PROTOCOL]), Some(at(head, PORTS4)))
+    } else if at(head, ethernet::ETHER_TYPE) == ethernet::IPV6.to_be_bytes() {
+        let next_header = head[IP + ipv6::NEXT_HEADER];
+        if is_extension(next_header) {
+            return true;
+        }
+        (Kind::over_ipv6(next_header), frame.load(PORTS6))
+    } else {
+        return true;
+    };
+    let matches =
+        |kind| ports.is_none_or(|ports| rules.match_any(kind, Some(Ports::from_wire(ports))));
+    kind.is_some_and(matches)
+}
+
+/// Whether it is IPv4 without options.
+#[inline(always)]
+fn is_plain(head: &[u8; HEAD]) -> bool {
+    let (mask, plain) = PLAIN;
+    word(at(head, ethernet::ETHER_TYPE)) & mask == plain
 }
 
 /// Whether a transport header may come behind this one.

@@ -8,7 +8,7 @@ use core::ptr;
 
 use fixer_common::{
     abi::config::Config,
-    rule::{Filter, Kind, Rules},
+    rule::{Family, Filter, Kinds, Rules},
 };
 
 #[unsafe(no_mangle)]
@@ -34,20 +34,31 @@ pub fn shrink_twice() -> bool {
     field!(shrink_twice) != 0
 }
 
+/// Whether [`OnlyDhcp`](fixer_common::rule::OnlyDhcp) are the rules.
+#[inline(always)]
+pub fn only_dhcp() -> bool {
+    field!(only_dhcp) != 0
+}
+
 /// The rules that the loader wrote into this program.
 pub struct Loaded;
 
 impl Rules for Loaded {
     #[inline(always)]
-    fn count(&self, kind: Kind) -> usize {
-        field!(kinds[kind as usize].count) as usize
+    fn count(&self, family: Family) -> usize {
+        field!(families[family as usize].count) as usize
     }
 
     #[inline(always)]
-    fn filter(&self, kind: Kind, place: usize) -> Filter {
+    fn filter(&self, family: Family, place: usize) -> Filter {
         Filter {
-            mask: field!(kinds[kind as usize].filters[place].mask),
-            wanted: field!(kinds[kind as usize].filters[place].wanted),
+            mask: field!(families[family as usize].rules[place].filter.mask),
+            wanted: field!(families[family as usize].rules[place].filter.wanted),
         }
+    }
+
+    #[inline(always)]
+    fn kinds(&self, family: Family, place: usize) -> Kinds {
+        field!(families[family as usize].rules[place].kinds)
     }
 }

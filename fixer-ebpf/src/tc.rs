@@ -8,12 +8,13 @@ use aya_ebpf::{
 use fixer_common::{
     abi::Hook,
     decide::{Decision, decide},
-    triage::may_match,
+    rule::OnlyDhcp,
+    triage::{may_match, still_may_match},
     verdict::Verdict,
 };
 
 use crate::{
-    config::{Loaded, observe_only},
+    config::{Loaded, observe_only, only_dhcp},
     frame::Skb,
     record::record,
     tags,
@@ -34,12 +35,16 @@ pub fn fixer_ingress(context: TcContext) -> i32 {
 /// `TC_ACT_UNSPEC` lets the other programs and filters of the interface go on.
 #[inline(always)]
 fn classify(skb: Skb, hook: Hook) -> i32 {
-    if may_match(&skb, &Loaded) { treat(skb, hook) } else { TC_ACT_UNSPEC }
+    let may_match = if only_dhcp() { may_match(&skb, &OnlyDhcp) } else { may_match(&skb, &Loaded) };
+    if may_match { treat(skb, hook) } else { TC_ACT_UNSPEC }
 }
 
 /// Kept apart so that the packets that never come here do not pay for its registers and stack.
 #[inline(never)]
 fn treat(skb: Skb, hook: Hook) -> i32 {
+    if !only_dhcp() && !still_may_match(&skb, &Loaded) {
+        return TC_ACT_UNSPEC;
+    }
     let Some(decision) = decide(&skb, &Loaded) else {
         return TC_ACT_UNSPEC;
     };

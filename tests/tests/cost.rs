@@ -25,11 +25,11 @@ fn packets() -> Vec<(&'static str, Vec<u8>, [usize; 3])> {
     let v6 = || Network::V6(Vec::new());
     let arp = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 8, 6], &[0; 46]].concat();
     vec![
-        ("UDP", elsewhere(Packet::reply(300)).right(), [22, 22, 63]),
-        ("TCP", elsewhere(Packet::segment(Network::V4(vec![]), 1400)).right(), [16, 21, 63]),
-        ("UDP over IPv6", elsewhere(Packet::reply6(300)).right(), [18, 32, 82]),
-        ("TCP over IPv6", elsewhere(Packet::segment(v6(), 1400)).right(), [18, 49, 81]),
-        ("ARP", arp, [16, 16, 16]),
+        ("UDP", elsewhere(Packet::reply(300)).right(), [15, 27, 63]),
+        ("TCP", elsewhere(Packet::segment(Network::V4(vec![]), 1400)).right(), [15, 27, 63]),
+        ("UDP over IPv6", elsewhere(Packet::reply6(300)).right(), [17, 42, 84]),
+        ("TCP over IPv6", elsewhere(Packet::segment(v6(), 1400)).right(), [17, 42, 84]),
+        ("ARP", arp, [17, 18, 18]),
     ]
 }
 

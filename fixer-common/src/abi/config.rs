@@ -5,19 +5,19 @@
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::rule::{Filter, Kind, MOST, Rule, Rules as _};
+use crate::rule::{Family, MOST, Rule, Rules as _};
 
 /// The name of the global.
 pub const CONFIG: &str = "CONFIG";
 
-/// The rules about one kind of transport.
+/// The rules about one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 #[repr(C)]
-pub struct Filters {
+pub struct List {
     /// How many there are.
     pub count: u32,
-    /// What they want of the ports; 0 behind the last.
-    pub filters: [Filter; MOST],
+    /// The rules; 0 behind the last.
+    pub rules: [Rule; MOST],
 }
 
 /// What the global holds. All numbers in the machine's byte order.
@@ -28,8 +28,10 @@ pub struct Config {
     pub observe_only: u32,
     /// 1 to shrink twice: on kernels that clear the mark a step late.
     pub shrink_twice: u32,
-    /// The rules about each kind, in the order of the [`Kind`]s' numbers.
-    pub kinds: [Filters; Kind::ALL.len()],
+    /// 1 if [`Rule::DHCP`] is the only rule.
+    pub only_dhcp: u32,
+    /// The rules about each family, in the order of their numbers.
+    pub families: [List; Family::ALL.len()],
 }
 
 impl Config {
@@ -37,8 +39,8 @@ impl Config {
     pub const NONE: Self = Self {
         observe_only: 0,
         shrink_twice: 0,
-        kinds: [Filters { count: 0, filters: [Filter { mask: 0, wanted: 0 }; MOST] };
-            Kind::ALL.len()],
+        only_dhcp: 0,
+        families: [List { count: 0, rules: [Rule::NONE; MOST] }; Family::ALL.len()],
     };
 
     /// The configuration with these rules and nothing else, or `None` if there are more than [`MOST`].
@@ -46,12 +48,13 @@ impl Config {
         if rules.len() > MOST {
             return None;
         }
-        let mut config = Self::NONE;
-        for (kind, about) in Kind::ALL.into_iter().zip(&mut config.kinds) {
-            let count = rules.count(kind);
-            about.count = count as u32;
-            for (place, filter) in about.filters.iter_mut().take(count).enumerate() {
-                *filter = rules.filter(kind, place);
+        let mut config = Self { only_dhcp: (rules == [Rule::DHCP]).into(), ..Self::NONE };
+        for (family, list) in Family::ALL.into_iter().zip(&mut config.families) {
+            let count = rules.count(family);
+            list.count = count as u32;
+            for (place, rule) in list.rules.iter_mut().take(count).enumerate() {
+                let (kinds, filter) = (rules.kinds(family, place), rules.filter(family, place));
+                *rule = Rule { kinds, filter };
             }
         }
         Some(config)

@@ -2,7 +2,7 @@
 
 use fixer_common::{
     decide::{Decision, decide},
-    triage::may_match,
+    triage::{may_match, still_may_match},
     verdict::Verdict,
 };
 
@@ -17,7 +17,8 @@ pub fn difference(trial: &Trial) -> Option<String> {
     let rules = trial.setting.program_rules();
     let slice = Slice { bytes: &trial.frame, gso: trial.kind == Kind::Gso };
     let decision = decide(&slice, &rules[..]);
-    if decision.is_some() && !may_match(&slice, &rules[..]) {
+    let is_let_in = may_match(&slice, &rules[..]) && still_may_match(&slice, &rules[..]);
+    if decision.is_some() && !is_let_in {
         return Some("triage turns away what a rule asks for".to_owned());
     }
     let wanted = Answer { tags: 0, ..trial.answer() };

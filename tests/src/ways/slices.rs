@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use fixer_common::{
     decide::{Decision, decide},
-    triage::may_match,
+    triage::{may_match, still_may_match},
     verdict::Verdict,
 };
 
@@ -27,7 +27,8 @@ pub fn run(passed: Passed<'_>) -> Result<()> {
         ensure!(verdict == case.verdict, "{}: {verdict:?}, not {:?}", case.name, case.verdict);
         ensure!(out == case.out, "{}: other bytes came out", case.name);
         // The first look may let a stranger pass, and turn none of ours away.
-        let is_let_in = may_match(&slice, &case.rules[..]);
+        let is_let_in =
+            may_match(&slice, &case.rules[..]) && still_may_match(&slice, &case.rules[..]);
         ensure!(is_let_in || verdict.is_none(), "{}: triage turns it away", case.name);
         passed(&case);
     }
