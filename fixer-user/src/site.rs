@@ -96,7 +96,7 @@ pub enum SiteError {
 }
 
 impl Site {
-    /// Loads an object for a namespace. Nothing is attached yet.
+    /// Loads the programs for a namespace. Nothing is attached yet.
     pub fn new(
         netns: NetNs,
         config: &Config,
@@ -104,7 +104,10 @@ impl Site {
         hooks: &'static [Hook],
         wish: Wish,
     ) -> Result<Self, LoadError> {
-        let object = Object::load(config)?;
+        let mut object = Object::load(config)?;
+        for hook in hooks {
+            object.classifier(*hook)?;
+        }
         let (names, attached) = Default::default();
         Ok(Self { netns, object, names, selection, hooks, wish, attached })
     }

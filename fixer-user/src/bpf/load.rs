@@ -81,7 +81,8 @@ pub struct Object {
 }
 
 impl Object {
-    /// Loads both programs. Nothing is attached yet.
+    /// Makes the maps. A program is loaded when it is asked for first: most hosts need one of the two,
+    /// and the verifier takes its time for each.
     pub fn load(config: &Config) -> Result<Self, LoadError> {
         Self::load_with(OBJECT, config, None)
     }
@@ -116,11 +117,7 @@ impl Object {
         for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
             loader.map_pin_path(name, dir.join(name));
         }
-        let mut ebpf = loader.load(object)?;
-        for name in [program::EGRESS, program::INGRESS] {
-            classifier(&mut ebpf, name)?.load()?;
-        }
-        let mut object = Self { ebpf, logger: None };
+        let mut object = Self { ebpf: loader.load(object)?, logger: None };
         object.set_events(config.events)?;
         if config.log {
             object.logger = aya_log::EbpfLogger::init(&mut object.ebpf).ok();
@@ -135,13 +132,19 @@ impl Object {
         set.map_err(|error| EbpfError::from(error).into())
     }
 
-    /// The program for a hook.
+    /// The program for a hook, loaded.
     pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
         let name = match hook {
             Hook::Egress => program::EGRESS,
             Hook::Ingress => program::INGRESS,
         };
-        classifier(&mut self.ebpf, name)
+        let program = self.ebpf.program_mut(name).ok_or(LoadError::Lacks(name))?;
+        let classifier: &mut SchedClassifier =
+            program.try_into().map_err(|_| LoadError::Lacks(name))?;
+        if classifier.fd().is_err() {
+            classifier.load()?;
+        }
+        Ok(classifier)
     }
 
     /// Passes on the log lines that the programs wrote since the last call.
@@ -150,12 +153,4 @@ impl Object {
             logger.flush();
         }
     }
-}
-
-fn classifier<'a>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<&'a mut SchedClassifier, LoadError> {
-    let program = ebpf.program_mut(name).ok_or(LoadError::Lacks(name))?;
-    program.try_into().map_err(|_| LoadError::Lacks(name))
 }
