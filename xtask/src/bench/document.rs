@@ -1,25 +1,42 @@
-//! Puts tables into the document that explains them, between marks.
+//! Puts tables into the documents that explain them, between marks.
 
 use anyhow::{Context, Result};
 use xshell::Shell;
 
-/// The document, from the root of the repository.
-const DOCUMENT: &str = "docs/performance.md";
+/// A table of which documents, from the root of the repository, and where in them.
+pub(crate) struct Place {
+    document: &'static str,
+    name: &'static str,
+}
+
+/// What every packet pays, in short, for whoever meets fixer first.
+pub(crate) const COST: Place = Place { document: "README.md", name: "cost" };
+/// The counted instructions.
+pub(crate) const EXACT: Place = details("exact");
+/// What is felt of them.
+pub(crate) const FELT: Place = details("felt");
+/// Time and memory of `fixer run`.
+pub(crate) const BEYOND: Place = details("beyond");
+/// The limits, and what was measured.
+pub(crate) const TARGETS: Place = details("targets");
+
+const fn details(name: &'static str) -> Place {
+    Place { document: "docs/performance.md", name }
+}
 
 /// What stands before and behind a table.
 fn marks(name: &str) -> (String, String) {
     (format!("<!-- bench: {name} -->\n"), format!("<!-- end of {name} -->"))
 }
 
-/// Replaces tables by their names.
-pub(crate) fn write(sh: &Shell, tables: &[(&str, String)]) -> Result<()> {
-    let path = sh.current_dir().join(DOCUMENT);
-    let mut text = sh.read_file(&path)?;
-    for (name, table) in tables {
-        text = replaced(&text, name, table)
-            .with_context(|| format!("{DOCUMENT} has no marks for the table '{name}'"))?;
+/// Replaces these tables.
+pub(crate) fn write(sh: &Shell, tables: &[(Place, String)]) -> Result<()> {
+    for (Place { document, name }, table) in tables {
+        let path = sh.current_dir().join(document);
+        let text = replaced(&sh.read_file(&path)?, name, table)
+            .with_context(|| format!("{document} has no marks for the table '{name}'"))?;
+        sh.write_file(path, text)?;
     }
-    sh.write_file(path, text)?;
     Ok(())
 }
 

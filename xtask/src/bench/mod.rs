@@ -25,7 +25,7 @@ use figures::Figures;
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench             everything, as tables in Markdown
   cargo xtask bench --exact     only the instructions that a packet pays
-  cargo xtask bench --write     put the tables into docs/performance.md, too";
+  cargo xtask bench --write     put the tables into README.md and docs/performance.md, too";
 
 /// What to measure; everything, if nothing is named.
 #[derive(clap::Args)]
@@ -45,7 +45,7 @@ pub(crate) struct Args {
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// Put the tables into docs/performance.md
+    /// Put the tables into README.md and docs/performance.md
     #[arg(long)]
     write: bool,
 }
@@ -64,20 +64,27 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let (mut figures, mut tables) = (Figures::default(), Vec::new());
     if all || args.exact {
         let kernel = exact::measure(sh, &args.kernel, runs, &mut figures)?;
-        tables.push(("exact", format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
+        tables.push((document::EXACT, format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
     }
     if all || args.felt {
         host::felt(sh, runs, &mut figures)?;
-        tables.push(("felt", format!("{}.\n\n{}", host::machine(sh)?, tables::felt(&figures))));
+        tables.push((
+            document::FELT,
+            format!("{}.\n\n{}", host::machine(sh)?, tables::felt(&figures)),
+        ));
     }
     if all || args.beyond {
         host::beyond(sh, runs, &mut figures)?;
-        tables.push(("beyond", format!("{}.\n\n{}", host::machine(sh)?, tables::beyond(&figures))));
+        tables.push((
+            document::BEYOND,
+            format!("{}.\n\n{}", host::machine(sh)?, tables::beyond(&figures)),
+        ));
     }
     let targets = targets::table(&figures);
     // A part of them would push out the others.
     if all {
-        tables.push(("targets", targets));
+        tables.push((document::TARGETS, targets));
+        tables.push((document::COST, tables::cost(&figures)));
     } else {
         println!("{targets}");
     }

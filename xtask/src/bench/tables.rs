@@ -34,6 +34,26 @@ fn instructions(figures: &Figures, kinds: &[&str]) -> String {
     })
 }
 
+/// What a packet of some kinds pays on each way, and what is left of TCP.
+pub(crate) fn cost(figures: &Figures) -> String {
+    const TCP: &str = "TCP through the bridge";
+    let kinds = ["UDP 300 B", "TCP 64 kB, GSO", "DHCP reply 300 B", "DHCP reply 1400 B", TCP];
+    table("", &kinds, &figures.names("exact", 1), |way, kind| {
+        if kind == TCP {
+            let ratio = share(figures, way, "TCP")?;
+            return Some(format!("{:.2}", ratio.median()));
+        }
+        let added = added(figures, way, UNTOUCHED, kind)?.median();
+        Some(if way == UNTOUCHED { "0".to_owned() } else { signed(added) })
+    })
+}
+
+/// What goes through on a way, as its part of what goes through the untouched bridge.
+fn share(figures: &Figures, way: &str, load: &str) -> Option<Series> {
+    let [one, all] = [way, UNTOUCHED].map(|way| figures.of(&["felt", way, load]));
+    Some(one?.with(&all?, |one, all| one / all))
+}
+
 /// The instructions that a way takes more than another.
 pub(crate) fn added(figures: &Figures, way: &str, base: &str, kind: &str) -> Option<Series> {
     let [one, other] = [way, base].map(|way| figures.of(&["exact", way, kind]));
@@ -46,13 +66,13 @@ pub(crate) fn felt(figures: &Figures) -> String {
     let mut ways: Vec<_> = ways.into_iter().filter(|way| *way != UNTOUCHED).collect();
     ways.insert(0, UNTOUCHED);
     table("", &figures.names("felt", 2), &ways, |way, load| {
-        let here = figures.of(&["felt", way, load])?;
         if way == UNTOUCHED {
+            let here = figures.of(&["felt", way, load])?;
             let unit = if load == "TCP" { "Gb/s" } else { "thousand/s" };
             let (least, most) = here.range();
             return Some(format!("{:.1} {unit} ({least:.1} to {most:.1})", here.median()));
         }
-        let ratio = here.with(&figures.of(&["felt", UNTOUCHED, load])?, |one, other| one / other);
+        let ratio = share(figures, way, load)?;
         let (least, most) = ratio.range();
         Some(format!("{:.2} ({least:.2} to {most:.2})", ratio.median()))
     })
@@ -78,12 +98,16 @@ pub(crate) fn beyond(figures: &Figures) -> String {
 fn with_spread(added: &Series) -> String {
     const FEW: f64 = 4.0;
     let (least, most) = added.range();
-    let sign = if added.median() < 0.0 { "-" } else { "+" };
-    let median = format!("{sign}{}", thousands(added.median().abs()));
+    let median = signed(added.median());
     if most - least <= FEW {
         return median;
     }
     format!("{median} ({} to {})", thousands(least), thousands(most))
+}
+
+/// A difference with its sign.
+fn signed(difference: f64) -> String {
+    format!("{}{}", if difference < 0.0 { "-" } else { "+" }, thousands(difference.abs()))
 }
 
 /// A table with a row for each name, and a cell for each row and column.
