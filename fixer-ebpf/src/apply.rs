@@ -5,9 +5,8 @@
 //! but the kernel does by itself when a frame loses the bytes around `csum_start`:
 //! `bpf_skb_adjust_room` ends in `skb_postpull_rcsum`, which sets `CHECKSUM_NONE` when
 //! `csum_start` comes to lie before the packet (kernel commit 54c3f1a81421, in 6.2 and the stable
-//! trees). So the frame is shrunk behind the
-//! Ethernet header by more than lies before `csum_start`, grown again by the same amount, and the
-//! bytes that went are put back.
+//! trees). So the frame is shrunk behind the Ethernet header by more than lies before `csum_start`,
+//! grown again by the same amount, and the bytes that went are put back.
 //!
 //! Before that commit the kernel looks for `csum_start` before it takes the bytes out, and not after:
 //! there a second shrink, however small, finds it where the first one left it. The loader asks for

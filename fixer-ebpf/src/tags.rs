@@ -39,7 +39,7 @@ pub fn fix(skb: Skb, datagram: &Datagram, field: Field) -> (Verdict, Field) {
         return (Verdict::Dropped, field);
     }
     // All tags but the outermost are inside the frame now.
-    let moved = if tags.beside.is_none() && tags.inside > 0 { vlan::LEN } else { 0 };
+    let moved = if tags.beside.is_none() { vlan::LEN } else { 0 };
     (verdict, Field { at: field.at - moved as u32, ..field })
 }
 
@@ -51,7 +51,7 @@ enum Stuck {
     HalfWay,
 }
 
-/// The tags of a frame.
+/// The tags of a frame that has at least one inside: one beside it alone is not in the way.
 struct Tags {
     /// How many stand inside the frame.
     inside: usize,
@@ -66,10 +66,10 @@ impl Tags {
     #[inline(always)]
     fn of(skb: Skb, inside: usize) -> Result<Self, ()> {
         // Where it does not know of a tag the kernel pops none, and says that all is well.
-        if inside > 0 && !vlan::is_tag(skb.protocol()) {
+        if !vlan::is_tag(skb.protocol()) {
             return Err(());
         }
-        // Without a look at how many there are: every way to the fix leaves the same behind.
+        // Without a look at how many there are: both ways to the fix leave the same behind.
         let bytes = skb.load::<{ MOST_TAGS * vlan::LEN }>(ethernet::ETHER_TYPE).ok_or(())?;
         let [a, b, c, d, e, f, g, h] = bytes;
         Ok(Self {
@@ -84,12 +84,9 @@ impl Tags {
         self.inside + usize::from(self.beside.is_some())
     }
 
-    /// Pops every tag, if there is one inside the frame: one beside it alone is not in the way.
+    /// Pops every tag.
     #[inline(always)]
     fn pop(&self, skb: Skb) -> Result<(), Stuck> {
-        if self.inside == 0 {
-            return Ok(());
-        }
         // What popping needs memory for is done before: a pop may fail with the tag beside the frame
         // gone already.
         skb.own(ethernet::LEN + MOST_TAGS * vlan::LEN).map_err(|_| Stuck::Intact)?;
@@ -112,7 +109,6 @@ impl Tags {
         let [[a, b, c, d], [e, f, g, h]] = inner.map(Tag::to_wire);
         let [y, z] = skb.load(ethernet::ETHER_TYPE).ok_or(OUT_OF_REACH)?;
         match self.count() {
-            _ if self.inside == 0 => Ok(()),
             1 => skb.push_tag(outer),
             2 => insert(skb, vlan::LEN, [a, b], &[c, d, y, z], outer),
             _ => insert(skb, 2 * vlan::LEN, [a, b], &[c, d, e, f, g, h, y, z], outer),

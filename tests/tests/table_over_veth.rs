@@ -99,9 +99,9 @@ fn a_frame_with_three_tags_is_mended_at_ingress_of_a_port() -> Result<()> {
                 line.sender.send(&frame, Some(partial))?;
                 let is_it = |received: &Received| received.bytes.starts_with(&frame[..12]);
                 let received = line.receiver.receive(PATIENCE, is_it)?;
-                let received = received.with_context(|| format!("{name}: it did not arrive"))?;
                 let verdict = verdict_between(before, counted(&object)?)?;
                 ensure!(verdict == Some(Verdict::Fixed), "{name}: {verdict:?}");
+                let received = received.with_context(|| format!("{name}: it did not arrive"))?;
                 ensure!(!received.partial && received.on_wire() == right, "{name}: {received:?}");
             }
         }

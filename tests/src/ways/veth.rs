@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long a frame may take.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Wide enough for jumbo frames.
 const MTU: u32 = 9500;
