@@ -7,17 +7,25 @@ use aya::{
     maps::MapData,
     programs::{SchedClassifier, TcAttachType},
 };
-use fixer_common::abi::map;
+use fixer_common::{
+    abi::{Hook, map},
+    rule::Rule,
+};
 use fixer_tests::{
     command::{attached, hooks, on_bridge, output},
+    kernel::load,
     tap::Tap,
 };
 use fixer_user::{
+    bpf::{
+        attach::{Filters, Wish},
+        load::Object,
+    },
     lab::{
         link,
         scene::{BRIDGE, Scene},
     },
-    net::netns::NetNs,
+    net::{links::list, netns::NetNs},
 };
 use nix::sys::signal::Signal;
 
@@ -143,9 +151,34 @@ fn rows_of_interfaces_that_are_gone_leave_the_map() -> Result<()> {
     Ok(())
 }
 
-/// The news is old when it is read: the name that it tells has gone to another interface.
+/// Attaching is by name, and the name may have gone to another interface since it was read.
 #[test]
 fn a_name_that_went_to_another_is_not_mistaken() -> Result<()> {
+    let scene = scene()?;
+    let mut object = load(&[Rule::DHCP])?;
+    link::bridge(&scene.host, "tap0")?;
+    let mut links = list(&scene.host)?;
+    let position = links.iter().position(|link| link.name == "tap0").context("no tap0")?;
+    let meant = links.swap_remove(position);
+    let attach = |object: &mut Object| {
+        let act = || object.attach_link(&meant, Hook::Egress, Wish::Auto, &Filters::default());
+        Ok::<_, anyhow::Error>(scene.host.run(act)??)
+    };
+    rename(&scene, "tap0", "tap1")?;
+    ensure!(attach(&mut object)?.is_none(), "nobody has the name");
+    link::bridge(&scene.host, "tap0")?;
+    ensure!(attach(&mut object)?.is_none(), "another has the name");
+    ensure!(hooks(&scene.host, "tap0")?.is_empty());
+    link::delete(&scene.host, "tap0")?;
+    rename(&scene, "tap1", "tap0")?;
+    ensure!(attach(&mut object)?.is_some(), "it has its name again");
+    ensure!(hooks(&scene.host, "tap0")?.len() == 1);
+    Ok(())
+}
+
+/// Of all the names that it had while nobody read the news, the last is what counts.
+#[test]
+fn old_news_is_overtaken_by_what_came_after_it() -> Result<()> {
     let scene = scene()?;
     for mode in ["tcx", "clsact"] {
         let arguments = ["-i", "tap*", "--attach-mode", mode, "--events", "none"];
