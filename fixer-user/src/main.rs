@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use fixer_user::{
     cli::{Cli, Verb},
     cmd::{attach, demo, detach, run, selftest, status},
+    net::netlink,
     say::say,
 };
 
@@ -49,6 +50,8 @@ fn log_to_stderr(verbose: u8) {
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
         .filter_module("fixer", level)
+        // It warns of news that were not heard; whoever follows them makes up for it.
+        .filter_module(netlink::LIBRARY, log::LevelFilter::Error)
         .format_timestamp(None)
         .init();
 }

@@ -12,7 +12,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long a reader may take.
@@ -31,6 +31,34 @@ pub fn to_stdout(text: String) {
 /// Writes text to standard error.
 pub fn to_stderr(text: String) {
     STDERR.write(text);
+}
+
+/// How often progress is told.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Tells how far something is that may take long. What does not is done without a word.
+pub struct Progress {
+    done: &'static str,
+    all: usize,
+    steps: usize,
+    told: Instant,
+}
+
+impl Progress {
+    /// Starts something of so many steps; `done` is what has been done with each.
+    pub fn start(done: &'static str, all: usize) -> Self {
+        Self { done, all, steps: 0, told: Instant::now() }
+    }
+
+    /// One more step is done.
+    pub fn step(&mut self) {
+        self.steps += 1;
+        if self.told.elapsed() >= PAUSE {
+            self.told = Instant::now();
+            let Self { done, all, steps, .. } = self;
+            say(format_args!("{done} {steps} of {all} interfaces so far"));
+        }
+    }
 }
 
 static STDOUT: Stream = Stream {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
-use futures_util::stream::{BoxStream, SelectAll, StreamExt as _};
+use futures_util::future::{FutureExt as _, select_all};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, oneshot},
@@ -13,11 +13,14 @@ use tokio::{
 
 use crate::{
     metrics,
-    net::links::{Change, Link},
+    net::{
+        lifetime::Mounts,
+        links::{Change, Link},
+    },
     say::say,
     signals::Signals,
     sink::SinkError,
-    site::{Site, SiteError, place},
+    site::{Happening, Outcome, Site},
     stream::{PATIENCE, Source, Writer},
 };
 
@@ -30,8 +33,8 @@ pub type Ended = Result<(), SinkError>;
 /// Everything that runs, and in the end is undone.
 pub struct Session {
     sites: Vec<Site>,
-    /// What happens to interfaces, with the number of the site.
-    changes: SelectAll<BoxStream<'static, (usize, Change)>>,
+    /// Tells when a namespace may have lost or got its name.
+    mounts: Mounts,
     writer: Option<Writer>,
     end: oneshot::Receiver<Ended>,
     sources: Vec<Source>,
@@ -44,13 +47,11 @@ impl Session {
     /// Starts to read the sites' events. Nothing is attached yet.
     pub fn new(
         mut sites: Vec<Site>,
-        changes: SelectAll<BoxStream<'static, (usize, Change)>>,
         (writer, end): (Writer, oneshot::Receiver<Ended>),
     ) -> Result<Self> {
         let (mut sources, mut readers) = (Vec::new(), Vec::new());
         for site in &mut sites {
-            let source =
-                Source { netns: Arc::clone(site.netns.label()), names: site.names.clone() };
+            let source = Source { netns: Arc::clone(site.label()), names: site.names.clone() };
             let (stop, stopped) = oneshot::channel();
             let ring = site.object.take_ring()?;
             let reader = tokio::spawn(writer.clone().follow(ring, source.clone(), stopped));
@@ -58,7 +59,8 @@ impl Session {
             readers.push((stop, reader));
         }
         let told = vec![0; sites.len()];
-        Ok(Self { sites, changes, writer: Some(writer), end, sources, told, readers })
+        let mounts = Mounts::listen().context("cannot follow what is mounted")?;
+        Ok(Self { sites, mounts, writer: Some(writer), end, sources, told, readers })
     }
 
     /// Attaches, and serves until it is time to end. If the writer ended first, says how.
@@ -69,14 +71,14 @@ impl Session {
         signals: &mut Signals,
     ) -> Result<Option<Ended>> {
         for (number, links) in found.into_iter().enumerate() {
-            for link in links {
-                self.take(number, &link)?;
-            }
-            let site = &self.sites[number];
-            if site.attachments().next().is_none() {
-                say(format_args!("no interface of '{}' is selected yet; waiting", site.netns));
-            }
+            let outcomes = self.sites[number].follow(vec![Change::All(links)]);
+            // What was selected at the start has to be attached.
+            let news: Vec<_> = outcomes.into_iter().collect::<Result<_, _>>()?;
+            news.iter().for_each(say);
+            self.tell_if_idle(number);
         }
+        // A name may have been lost while the programs were loaded and attached.
+        self.look_for_namespaces().await;
         let (ask, mut asked) = mpsc::channel(16);
         let mut server = std::pin::pin!(serve(listener, ask));
         let mut tick = interval(TICK);
@@ -85,7 +87,17 @@ impl Session {
             tokio::select! {
                 () = signals.any() => return Ok(None),
                 ended = &mut self.end => return Ok(Some(ended.unwrap_or(Ok(())))),
-                Some((number, change)) = self.changes.next() => self.change(number, change),
+                (number, happening) = happening(&mut self.sites) => {
+                    self.react(number, happening);
+                    if !self.sites.iter().any(Site::has_future) {
+                        say("no network namespace is left that could come back; that is all");
+                        return Ok(None);
+                    }
+                }
+                outcome = self.mounts.change() => {
+                    outcome.context("cannot follow what is mounted any more")?;
+                    self.look_for_namespaces().await;
+                }
                 Some(answer) = asked.recv() => {
                     // Whoever asked may have gone away.
                     let _ = answer.send(self.sites.iter().map(Site::snapshot).collect());
@@ -96,35 +108,56 @@ impl Session {
         }
     }
 
-    fn take(&mut self, number: usize, link: &Link) -> Result<(), SiteError> {
-        let site = &mut self.sites[number];
-        if let Some(mode) = site.take(link)? {
-            let hooks: Vec<_> = site
-                .attachments()
-                .filter(|(ifindex, ..)| *ifindex == link.ifindex)
-                .map(|(_, hook, _)| hook.name())
-                .collect();
-            let place = place(&site.netns, &link.name);
-            say(format_args!("attached to {} of {place} ({mode})", hooks.join(" and ")));
+    /// An interface that came later and cannot be taken is no reason to leave the others alone.
+    fn react(&mut self, number: usize, happening: Happening) {
+        match happening {
+            Happening::Changes(changes) => tell(self.sites[number].follow(changes)),
+            Happening::End(why) => self.leave(number, &why),
         }
-        Ok(())
     }
 
-    /// An interface that came later and cannot be taken is no reason to leave the others alone.
-    fn change(&mut self, number: usize, change: Change) {
-        match change {
-            Change::Present(link) => {
-                if let Err(error) = self.take(number, &link) {
-                    say(error);
-                }
+    fn leave(&mut self, number: usize, why: &str) {
+        let site = &mut self.sites[number];
+        let outcome = site.leave();
+        say(format_args!("let go of the network namespace '{}': {why}", site.label()));
+        outcome.err().into_iter().for_each(say);
+    }
+
+    /// Gives up namespaces that have lost their names, and enters those that have got them.
+    async fn look_for_namespaces(&mut self) {
+        for number in 0..self.sites.len() {
+            let site = &self.sites[number];
+            let (named, present) = (site.named(), site.identity());
+            if !site.is_named() || named == present {
+                continue;
             }
-            Change::Gone(ifindex) => {
-                let site = &mut self.sites[number];
-                let name = site.names.get(ifindex);
-                if site.forget(ifindex) {
-                    say(format_args!("{} is gone", place(&site.netns, &name)));
-                }
+            if present.is_some() {
+                self.leave(number, "it was deleted; waiting for the name to come back");
             }
+            // The same namespace under two names is one site.
+            let is_taken = self.sites.iter().any(|site| site.identity() == named);
+            if named.is_some() && !is_taken {
+                self.enter(number).await;
+            }
+        }
+    }
+
+    async fn enter(&mut self, number: usize) {
+        let site = &mut self.sites[number];
+        match site.enter().await {
+            Ok(outcomes) => {
+                say(format_args!("the network namespace '{}' is there again", site.label()));
+                tell(outcomes);
+                self.tell_if_idle(number);
+            }
+            Err(error) => say(error),
+        }
+    }
+
+    fn tell_if_idle(&self, number: usize) {
+        let site = &self.sites[number];
+        if site.attachments().next().is_none() {
+            say(format_args!("no interface of '{}' is selected yet; waiting", site.label()));
         }
     }
 
@@ -163,6 +196,22 @@ impl Session {
         self.writer = None;
         let ended = timeout(PATIENCE, &mut self.end).await.ok()?;
         Some(ended.unwrap_or(Ok(())))
+    }
+}
+
+/// Waits until something happens in one of the namespaces.
+async fn happening(sites: &mut [Site]) -> (usize, Happening) {
+    let each = sites.iter_mut().enumerate();
+    let each = each.map(|(number, site)| site.happening().map(move |what| (number, what)).boxed());
+    select_all(each).await.0
+}
+
+fn tell(outcomes: Vec<Outcome>) {
+    for outcome in outcomes {
+        match outcome {
+            Ok(news) => say(news),
+            Err(error) => say(error),
+        }
     }
 }
 

@@ -1,159 +1,271 @@
 //! One network namespace under fixer's care: a loaded object, and where it is attached.
 
+mod batch;
+pub mod news;
+
 use std::{
-    collections::BTreeMap,
-    io,
-    sync::{Arc, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
+    sync::Arc,
 };
 
 use fixer_common::abi::Hook;
 
+use batch::Plan;
+
 use crate::{
     bpf::{
-        attach::{AttachError, Attachment, Mode, Wish},
-        counters::Row,
-        load::{Config, LoadError, Object},
+        attach::{Attachment, Mode, Wish},
+        load::{Config, Object},
     },
     metrics::Snapshot,
+    names::Names,
     net::{
-        links::Link,
-        netns::{HOST, NetNs},
-        qdisc,
-        select::Selection,
+        lifetime::Process,
+        links::{self, Change, Changes, Link},
+        netns::{HOST, Identity, NetNs, Spec},
+        select::{Pattern, Selection},
     },
+    tally::Tally,
 };
 
-/// The names of a namespace's interfaces by their index, for everyone who shows them.
-#[derive(Clone, Debug, Default)]
-pub struct Names(Arc<RwLock<BTreeMap<u32, Arc<str>>>>);
-
-impl Names {
-    /// The name of an interface; its index, if it is not known.
-    pub fn get(&self, ifindex: u32) -> Arc<str> {
-        let names = self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        names.get(&ifindex).cloned().unwrap_or_else(|| format!("if{ifindex}").into())
-    }
-
-    /// Remembers a name. Says whether it is a new one.
-    fn set(&self, link: &Link) -> bool {
-        let mut names = self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let before = names.insert(link.ifindex, link.name.as_str().into());
-        before.as_deref() != Some(&*link.name)
-    }
-}
+pub use news::{News, NoEthernet, Outcome, SiteError};
 
 /// Where an interface is, as messages name it.
 pub fn place(netns: &NetNs, interface: &str) -> String {
-    match &**netns.label() {
+    place_in(netns.label(), interface)
+}
+
+fn place_in(netns: &str, interface: &str) -> String {
+    match netns {
         HOST => interface.to_owned(),
         netns => format!("{netns}/{interface}"),
     }
 }
 
 /// A namespace, the object loaded for it, and its attachments.
+///
+/// The namespace may go and come back, the object stays: whoever reads the counters of a name sees
+/// one namespace.
 pub struct Site {
-    /// The namespace.
-    pub netns: NetNs,
     /// The programs and maps.
     pub object: Object,
     /// The names of its interfaces.
     pub names: Names,
+    label: Arc<str>,
+    spec: Option<Spec>,
+    inside: Option<Inside>,
     selection: Selection,
     hooks: &'static [Hook],
     wish: Wish,
+    /// Every interface that there is.
+    links: BTreeMap<u32, Link>,
     attached: BTreeMap<u32, Vec<Attachment>>,
+    tally: Tally,
 }
 
-/// An interface was named whose packets no program of ours can read: it would take their IP header for
-/// an Ethernet header, and change bytes that it knows nothing about.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot attach to {place}: it is of the kind '{kind}', whose packets have no Ethernet header to \
-     find DHCP behind; name the bridge, a veth or a tap that carries the replies"
-)]
-pub struct NoEthernet {
-    /// Where it is.
-    pub place: String,
-    /// Its kind.
-    pub kind: String,
+/// What keeps a namespace alive, and so is dropped when it is given up.
+struct Inside {
+    netns: NetNs,
+    changes: Changes,
+    /// The process that was named in place of the namespace.
+    process: Option<Process>,
 }
 
-/// An interface could not be taken or given back.
-#[derive(Debug, thiserror::Error)]
-pub enum SiteError {
-    /// Its namespace could not be entered.
-    #[error("cannot enter the network namespace '{0}': {1}")]
-    Enter(Arc<str>, io::Error),
-    /// It has no Ethernet header.
-    #[error(transparent)]
-    NoEthernet(#[from] NoEthernet),
-    /// The programs were not attached or detached.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// The clsact qdisc that fixer had made could not be removed.
-    #[error("cannot remove the clsact qdisc from {0}: {1}; remove it: tc qdisc del dev {0} clsact")]
-    Qdisc(Arc<str>, io::Error),
+impl Inside {
+    /// Looks around in a namespace. Must be called on a tokio runtime.
+    async fn new(netns: NetNs) -> io::Result<(Self, Vec<Link>)> {
+        let process = netns.spec().and_then(Spec::process).map(Process::open).transpose()?;
+        let (links, changes) = links::follow(&netns).await?;
+        Ok((Self { netns, changes, process }, links))
+    }
+}
+
+/// Something to react to.
+#[derive(Debug)]
+pub enum Happening {
+    /// Interfaces have changed.
+    Changes(Vec<Change>),
+    /// The namespace is given up, and will not come back by itself.
+    End(String),
 }
 
 impl Site {
-    /// Loads the programs for a namespace. Nothing is attached yet.
-    pub fn new(
+    /// Loads the programs for a namespace, and lists the interfaces there. Nothing is attached yet.
+    /// Must be called on a tokio runtime.
+    pub async fn new(
         netns: NetNs,
         config: &Config,
         selection: Selection,
         hooks: &'static [Hook],
         wish: Wish,
-    ) -> Result<Self, LoadError> {
+    ) -> Result<(Self, Vec<Link>), SiteError> {
+        let (label, spec) = (Arc::clone(netns.label()), netns.spec().cloned());
+        let looked = Inside::new(netns).await;
+        let (inside, found) = looked.map_err(|error| SiteError::List(Arc::clone(&label), error))?;
         let mut object = Object::load(config)?;
         for hook in hooks {
             object.classifier(*hook)?;
         }
-        let (names, attached) = Default::default();
-        Ok(Self { netns, object, names, selection, hooks, wish, attached })
-    }
-
-    /// Attaches to an interface if it is selected and not attached yet. Says how it is attached if
-    /// that is new.
-    pub fn take(&mut self, link: &Link) -> Result<Option<Mode>, SiteError> {
-        let is_new = self.names.set(link);
-        // The kernel tells of an interface again with every change of its state: told once is enough.
-        if let (true, Some(kind)) = (is_new, self.selection.mistakes(link)) {
-            let place = place(&self.netns, &link.name);
-            return Err(NoEthernet { place, kind: kind.to_owned() }.into());
-        }
-        if self.attached.contains_key(&link.ifindex) || !self.selection.takes(link) {
-            return Ok(None);
-        }
-        let Self { netns, object, hooks, wish, .. } = self;
-        let mut made = Vec::new();
-        let outcome = netns.run(|| {
-            for hook in *hooks {
-                made.push(object.attach(&link.name, *hook, *wish)?);
-            }
-            Ok(())
-        });
-        let mode = made.first().map(|attachment| attachment.mode);
-        // Also what was half done is remembered, so that it is undone at the end.
-        self.attached.insert(link.ifindex, made);
-        match outcome {
-            Ok(Ok(())) => Ok(mode),
-            Ok(Err(error)) => {
-                self.give_back(link.ifindex)?;
-                Err(SiteError::Attach(error))
-            }
-            Err(error) => Err(SiteError::Enter(Arc::clone(self.netns.label()), error)),
-        }
-    }
-
-    /// Forgets an interface that is gone. Says whether it was attached.
-    pub fn forget(&mut self, ifindex: u32) -> bool {
-        let Some(attachments) = self.attached.remove(&ifindex) else {
-            return false;
+        let (names, links, attached, tally) = Default::default();
+        let inside = Some(inside);
+        let site = Self {
+            object,
+            names,
+            label,
+            spec,
+            inside,
+            selection,
+            hooks,
+            wish,
+            links,
+            attached,
+            tally,
         };
-        let Self { netns, object, .. } = self;
-        // The kernel has detached already; this gives back what is left of it here.
-        let _ = netns.run(|| attachments.into_iter().try_for_each(|gone| object.detach(gone)));
-        true
+        Ok((site, found))
+    }
+
+    /// The namespace's label.
+    pub fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// The namespace, while it is there.
+    pub fn identity(&self) -> Option<Identity> {
+        self.inside.as_ref().and_then(|inside| inside.netns.identity().ok())
+    }
+
+    /// The namespace that now has the name, or lies at the path, that the user gave. `None`: there is
+    /// none, or it is not found in this way.
+    pub fn named(&self) -> Option<Identity> {
+        self.spec.as_ref().and_then(Spec::present)
+    }
+
+    /// Whether the name or path may come to mean another namespace.
+    pub fn is_named(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| spec.process().is_none())
+    }
+
+    /// Whether the namespace is there, or may come back.
+    pub fn has_future(&self) -> bool {
+        self.inside.is_some() || self.is_named()
+    }
+
+    /// Waits for something to react to. Nothing is lost if the waiting is given up.
+    pub async fn happening(&mut self) -> Happening {
+        let Some(Inside { changes, process, .. }) = &mut self.inside else {
+            return std::future::pending().await;
+        };
+        let end = async {
+            match process {
+                Some(process) => process.end().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            changes = changes.next() => match changes {
+                Ok(changes) => Happening::Changes(changes),
+                Err(error) => Happening::End(format!("its interfaces cannot be followed: {error}")),
+            },
+            _ = end => Happening::End("its process has ended".to_owned()),
+        }
+    }
+
+    /// Enters the namespace that has the name now.
+    pub async fn enter(&mut self) -> Result<Vec<Outcome>, SiteError> {
+        let Some(spec) = &self.spec else { return Ok(Vec::new()) };
+        let failed = |error| SiteError::List(Arc::clone(&self.label), error);
+        let netns = NetNs::open(spec).map_err(|error| failed(io::Error::other(error)))?;
+        let (inside, found) = Inside::new(netns).await.map_err(failed)?;
+        self.inside = Some(inside);
+        Ok(self.follow(vec![Change::All(found)]))
+    }
+
+    /// Detaches from everything and lets go of the namespace, so that it can end.
+    pub fn leave(&mut self) -> Result<(), SiteError> {
+        let outcome = self.close();
+        for ifindex in mem::take(&mut self.links).into_keys() {
+            self.names.forget(ifindex);
+        }
+        self.inside = None;
+        outcome
+    }
+
+    /// Reacts to what happened to interfaces: first all of it is read, and then all is done at once
+    /// that is still to be done.
+    pub fn follow(&mut self, changes: Vec<Change>) -> Vec<Outcome> {
+        let mut plan = Plan::default();
+        for change in changes {
+            match change {
+                Change::Present(link) => self.present(link, &mut plan),
+                Change::Gone(ifindex) => self.gone(ifindex, &mut plan),
+                Change::All(links) => {
+                    let there: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
+                    let known = self.links.keys().copied();
+                    let gone: Vec<_> = known.filter(|known| !there.contains(known)).collect();
+                    gone.into_iter().for_each(|ifindex| self.gone(ifindex, &mut plan));
+                    links.into_iter().for_each(|link| self.present(link, &mut plan));
+                }
+            }
+        }
+        self.carry_out(plan)
+    }
+
+    fn present(&mut self, link: Link, plan: &mut Plan) {
+        let before = self.links.insert(link.ifindex, link.clone());
+        let is_attached = self.attached.contains_key(&link.ifindex);
+        if before.as_ref().is_none_or(|before| before.name != link.name) {
+            if is_attached && let Some(before) = &before {
+                self.settle(link.ifindex, &before.name);
+                let from = self.place(&before.name);
+                plan.outcomes.push(Ok(News::Renamed { from, to: link.name.clone() }));
+            }
+            self.names.set(link.ifindex, &link.name);
+        }
+        // The kernel tells of an interface again with every change of its state: told once is enough.
+        let is_told = before
+            .as_ref()
+            .is_some_and(|before| (&before.name, &before.header) == (&link.name, &link.header));
+        if let (false, Some(kind)) = (is_told, self.selection.mistakes(&link)) {
+            let (place, kind) = (self.place(&link.name), kind.to_owned());
+            plan.outcomes.push(Err(NoEthernet { place, kind }.into()));
+        }
+        let ifindex = link.ifindex;
+        if self.selection.takes(&link) {
+            plan.leave.remove(&ifindex);
+            if !is_attached {
+                plan.take.insert(ifindex, link);
+            }
+        } else {
+            plan.take.remove(&ifindex);
+            if is_attached {
+                plan.leave.insert(ifindex, link);
+            }
+        }
+    }
+
+    fn gone(&mut self, ifindex: u32, plan: &mut Plan) {
+        self.links.remove(&ifindex);
+        self.names.forget(ifindex);
+        plan.take.remove(&ifindex);
+        plan.leave.remove(&ifindex);
+        if let Some(attachments) = self.attached.remove(&ifindex) {
+            plan.off.push((ifindex, attachments));
+            let place = self.place(&self.names.get(ifindex));
+            plan.outcomes.push(Ok(News::Gone { place }));
+        }
+    }
+
+    fn carry_out(&mut self, Plan { take, leave, mut off, mut outcomes }: Plan) -> Vec<Outcome> {
+        for (ifindex, link) in leave {
+            if let Some(attachments) = self.attached.remove(&ifindex) {
+                off.push((ifindex, attachments));
+                outcomes.push(Ok(News::left(self.place(&link.name), &link)));
+            }
+        }
+        outcomes.extend(self.detach(off).err().map(Err));
+        outcomes.extend(self.attach(take));
+        outcomes
     }
 
     /// Every interface that is attached, with the hook and how.
@@ -165,25 +277,18 @@ impl Site {
 
     /// The counters and attachments at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        // An interface that was made again has a new index, and is the same to whoever reads its name.
-        let mut counters: BTreeMap<(Arc<str>, Hook), Row> = BTreeMap::new();
-        for row in self.object.counters().unwrap_or_default() {
-            let key = (self.names.get(row.ifindex), row.hook);
-            counters.entry(key).and_modify(|sum| sum.add(&row)).or_insert(row);
-        }
         let attached: Vec<_> = self
             .attachments()
             .map(|(ifindex, hook, mode)| (self.names.get(ifindex), hook, mode.name()))
             .collect();
-        let missing = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
+        let names: BTreeSet<&str> = attached.iter().map(|(name, ..)| &**name).collect();
+        let plain = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
+        let missing = plain.map(Pattern::given).filter(|name| !names.contains(name));
         Snapshot {
-            netns: Arc::clone(self.netns.label()),
-            counters: counters.into_iter().map(|((name, _), row)| (name, row)).collect(),
+            netns: Arc::clone(&self.label),
+            counters: self.tally.with(self.object.counters().unwrap_or_default(), &self.names),
             lost: self.object.lost().unwrap_or_default(),
-            missing: missing
-                .map(|pattern| pattern.given().to_owned())
-                .filter(|name| !attached.iter().any(|(attached, ..)| **attached == **name))
-                .collect(),
+            missing: missing.map(str::to_owned).collect(),
             attached,
         }
     }
@@ -191,26 +296,11 @@ impl Site {
     /// Detaches from everything. What fails does not keep the rest from being detached; the first
     /// failure is told.
     pub fn close(&mut self) -> Result<(), SiteError> {
-        let attached: Vec<u32> = self.attached.keys().copied().collect();
-        let outcomes: Vec<_> =
-            attached.into_iter().map(|ifindex| self.give_back(ifindex)).collect();
-        outcomes.into_iter().collect()
+        let all = mem::take(&mut self.attached);
+        self.detach(all.into_iter().collect())
     }
 
-    fn give_back(&mut self, ifindex: u32) -> Result<(), SiteError> {
-        let Some(attachments) = self.attached.remove(&ifindex) else {
-            return Ok(());
-        };
-        let made_qdisc = attachments.iter().any(|attachment| attachment.made_qdisc);
-        let Self { netns, object, .. } = self;
-        let enter = |error| SiteError::Enter(Arc::clone(netns.label()), error);
-        let outcome = netns
-            .run(|| attachments.into_iter().try_for_each(|attachment| object.detach(attachment)))
-            .map_err(enter)?;
-        if made_qdisc {
-            qdisc::remove_unused_clsact(netns, ifindex)
-                .map_err(|error| SiteError::Qdisc(self.names.get(ifindex), error))?;
-        }
-        Ok(outcome?)
+    fn place(&self, interface: &str) -> String {
+        place_in(&self.label, interface)
     }
 }

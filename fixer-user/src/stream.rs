@@ -14,9 +14,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     bpf::ring::Ring,
     event::{Clock, Event, Lost, Origin, Sample},
+    names::Names,
     say::say,
     sink::{Sink, SinkError},
-    site::Names,
 };
 
 /// Batches that may wait for the writer.

@@ -23,6 +23,13 @@ nix::ioctl_write_int!(
     208
 );
 
+nix::ioctl_write_int!(
+    /// Says what its packets begin with, while it is down (linux/if_tun.h).
+    tunsetlink,
+    b'T',
+    205
+);
+
 /// A tap, and what comes out of it on the guest's side.
 pub struct Tap {
     _device: SyncDevice,
@@ -46,6 +53,13 @@ impl Tap {
         let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(device.as_raw_fd()) };
         let file = File::from(fd.try_clone_to_owned()?);
         Ok(Self { _device: device, file })
+    }
+
+    /// Says what its packets begin with, by a number of `if_arp.h`. It has to be down.
+    pub fn set_link_type(&self, number: u16) -> io::Result<()> {
+        // SAFETY: the descriptor is a tap's, and the argument is a number.
+        unsafe { tunsetlink(self.file.as_raw_fd(), number.into()) }?;
+        Ok(())
     }
 
     /// The next frame that `wanted` accepts, or `None` when `patience` is over.

@@ -4,19 +4,20 @@
 //! have the clsact qdisc with a filter on it, which stays until somebody removes it. Which of the
 //! two a kernel can do is found by trying.
 
-use std::{fmt, io};
+use std::{collections::BTreeMap, fmt, io};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
     tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
 };
 use fixer_common::abi::{Hook, program};
+use nix::net::if_::if_nametoindex;
 
 use super::{
     load::{LoadError, Object},
     remedy::{Explained, errno},
 };
-use crate::net::{netns::NetNs, qdisc};
+use crate::net::{links::Link, netns::NetNs, qdisc};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,10 +109,69 @@ pub enum AttachError {
     Load(#[from] LoadError),
 }
 
+/// The filters of ours on the clsact qdiscs of a namespace, found in one look for all interfaces:
+/// asking netlink about a thousand of them one by one takes seconds.
+#[derive(Debug, Default)]
+pub struct Filters(BTreeMap<(u32, Hook), u32>);
+
+impl Filters {
+    /// Looks at the calling thread's namespace. What cannot be found out is no reason not to attach.
+    pub fn look() -> Self {
+        let found = NetNs::current().and_then(|netns| qdisc::all_filters_named(&netns, &OURS));
+        let found = found.unwrap_or_default().into_iter();
+        Self(found.map(|(ifindex, hook, id)| ((ifindex, hook), id)).collect())
+    }
+}
+
 impl Object {
+    /// Attaches the hook's program to one of many interfaces of the calling thread's namespace.
+    ///
+    /// Attaching is by name, and a name may have gone to another interface since the link was read.
+    /// Then nothing is attached, and that is no error: there is news about both on the way.
+    pub fn attach_link(
+        &mut self,
+        link: &Link,
+        hook: Hook,
+        wish: Wish,
+        filters: &Filters,
+    ) -> Result<Option<Attachment>, AttachError> {
+        let is_meant = || if_nametoindex(link.name.as_str()).is_ok_and(|now| now == link.ifindex);
+        if !is_meant() {
+            return Ok(None);
+        }
+        let filter = filters.0.get(&(link.ifindex, hook)).map(|id| (*id, Mode::Clsact));
+        let resident = resident_by_link(&link.name, hook).or(filter);
+        let outcome = match resident {
+            Some((id, mode)) => {
+                let interface = link.name.clone();
+                Err(AttachError::Occupied { interface, hook, mode, id })
+            }
+            None => self.attach_unseen(&link.name, hook, wish),
+        };
+        if is_meant() {
+            return outcome.map(Some);
+        }
+        outcome.map_or(Ok(()), |mistaken| self.detach(mistaken))?;
+        Ok(None)
+    }
+
     /// Attaches the hook's program to an interface of the calling thread's namespace, before the
     /// tcx programs that are already there: one that ends the chain must not hide replies from us.
     pub fn attach(
+        &mut self,
+        interface: &str,
+        hook: Hook,
+        wish: Wish,
+    ) -> Result<Attachment, AttachError> {
+        if let Some((id, mode)) = resident(interface, hook) {
+            let interface = interface.to_owned();
+            return Err(AttachError::Occupied { interface, hook, mode, id });
+        }
+        self.attach_unseen(interface, hook, wish)
+    }
+
+    /// Attaches without a look at who is there.
+    fn attach_unseen(
         &mut self,
         interface: &str,
         hook: Hook,
@@ -122,10 +182,6 @@ impl Object {
             hook,
             cause: Explained::new(error),
         };
-        if let Some((id, mode)) = resident(interface, hook) {
-            let interface = interface.to_owned();
-            return Err(AttachError::Occupied { interface, hook, mode, id });
-        }
         let classifier = self.classifier(hook)?;
         if wish != Wish::Clsact {
             let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
@@ -200,20 +256,28 @@ fn resident(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
     })
 }
 
+/// The same for tcx alone.
+fn resident_by_link(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
+    let ids = residents(interface, hook, Mode::Tcx).unwrap_or_default();
+    ids.first().map(|id| (*id, Mode::Tcx))
+}
+
+/// The names of our programs.
+const OURS: [&str; 2] = [program::EGRESS, program::INGRESS];
+
 /// The ids of our programs at a hook of an interface of the calling thread's namespace.
 pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> io::Result<Vec<u32>> {
-    let ours = [program::EGRESS, program::INGRESS];
     match mode {
         Mode::Tcx => match SchedClassifier::query_tcx(interface, attach_type(hook)) {
             Ok((_, programs)) => Ok(programs
                 .iter()
-                .filter(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
+                .filter(|program| program.name_as_str().is_some_and(|name| OURS.contains(&name)))
                 .map(|program| program.id())
                 .collect()),
             Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
             Err(error) => Err(io::Error::other(error)),
         },
-        Mode::Clsact => qdisc::filters_named(&NetNs::current()?, interface, hook, &ours),
+        Mode::Clsact => qdisc::filters_named(&NetNs::current()?, interface, hook, &OURS),
     }
 }
 

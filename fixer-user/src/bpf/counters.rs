@@ -2,7 +2,7 @@
 
 use aya::{
     Pod,
-    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use fixer_common::{
     abi::{
@@ -38,11 +38,34 @@ impl Row {
         self.counts[verdict as usize]
     }
 
-    /// Adds what was counted under another index, for an interface that was made again.
+    /// A row with these counts, for tests.
+    #[cfg(test)]
+    pub fn of(ifindex: u32, hook: Hook, given: &[(Verdict, u64)]) -> Self {
+        let mut counts = [0; PLACES];
+        for (verdict, count) in given {
+            counts[*verdict as usize] = *count;
+        }
+        Self { ifindex, hook, counts }
+    }
+
+    /// Adds what was counted elsewhere.
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum += count;
         }
+    }
+
+    /// What was counted after an earlier look at the same hook.
+    pub fn since(mut self, earlier: &Self) -> Self {
+        for (count, before) in self.counts.iter_mut().zip(earlier.counts) {
+            *count = count.saturating_sub(before);
+        }
+        self
+    }
+
+    /// Whether nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.counts.iter().all(|count| *count == 0)
     }
 
     /// Every verdict with its number of packets, in the order of the table.
@@ -60,16 +83,20 @@ pub(super) fn rows(map: &Map) -> Result<Vec<Row>, MapError> {
         let Some(hook) = u8::try_from(key.hook).ok().and_then(Hook::from_number) else {
             continue;
         };
-        let mut counts = [0; PLACES];
-        for cpu in values.iter() {
-            for (sum, count) in counts.iter_mut().zip(cpu) {
-                *sum += count;
-            }
-        }
-        rows.push(Row { ifindex: key.ifindex, hook, counts });
+        rows.push(Row { ifindex: key.ifindex, hook, counts: sum(&values) });
     }
     rows.sort_by_key(|row| (row.ifindex, row.hook));
     Ok(rows)
+}
+
+fn sum(values: &PerCpuValues<[u64; PLACES]>) -> [u64; PLACES] {
+    let mut counts = [0; PLACES];
+    for cpu in values.iter() {
+        for (sum, count) in counts.iter_mut().zip(cpu) {
+            *sum += count;
+        }
+    }
+    counts
 }
 
 /// Removes what was counted at one hook of one interface. That nothing was is no error.
@@ -80,10 +107,19 @@ pub(super) fn forget(
 ) -> Result<(), MapError> {
     let map = Map::PerCpuHashMap(map?);
     let mut map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
-    match map.remove(&Key(counter::Key { ifindex, hook: hook as u32 })) {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
-        outcome => outcome,
+    found(map.remove(&key(ifindex, hook))).map(|_| ())
+}
+
+const fn key(ifindex: u32, hook: Hook) -> Key {
+    Key(counter::Key { ifindex, hook: hook as u32 })
+}
+
+/// That there is no entry is no error.
+fn found<T>(outcome: Result<T, MapError>) -> Result<Option<T>, MapError> {
+    match outcome {
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(None),
+        outcome => outcome.map(Some),
     }
 }
 
@@ -91,6 +127,26 @@ impl Object {
     /// The counters of every hook that saw a matching packet, by interface and hook.
     pub fn counters(&self) -> Result<Vec<Row>, MapError> {
         self.ebpf.map(map::COUNTERS).map_or_else(|| Ok(Vec::new()), rows)
+    }
+
+    /// What was counted at one hook, if anything was.
+    pub fn counted(&self, ifindex: u32, hook: Hook) -> Result<Option<Row>, MapError> {
+        let Some(map) = self.ebpf.map(map::COUNTERS) else {
+            return Ok(None);
+        };
+        let map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
+        let values = found(map.get(&key(ifindex, hook), 0))?;
+        Ok(values.map(|values| Row { ifindex, hook, counts: sum(&values) }))
+    }
+
+    /// Takes what was counted at one hook out of the map, to which nothing is added any more.
+    pub fn take_counted(&mut self, ifindex: u32, hook: Hook) -> Result<Option<Row>, MapError> {
+        let row = self.counted(ifindex, hook)?;
+        if let (Some(_), Some(map)) = (&row, self.ebpf.map_mut(map::COUNTERS)) {
+            let mut map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;
+            found(map.remove(&key(ifindex, hook)))?;
+        }
+        Ok(row)
     }
 
     /// How many events found the ring buffer full.

@@ -1,5 +1,7 @@
 //! What every verb that attaches makes sure of, before it touches an interface.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
@@ -20,12 +22,20 @@ pub fn privileges() -> Result<()> {
     }
 }
 
-/// The namespaces that were named, or our own.
+/// The namespaces that were named, each once by whatever names, or our own.
 pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
     if select.netns.is_empty() {
         return Ok(vec![NetNs::current().context("cannot open our own network namespace")?]);
     }
-    Ok(select.netns.iter().map(NetNs::open).collect::<Result<_, _>>()?)
+    let (mut namespaces, mut seen) = (Vec::new(), BTreeSet::new());
+    for spec in &select.netns {
+        let netns = NetNs::open(spec)?;
+        let identity = netns.identity().context("cannot tell network namespaces apart")?;
+        if seen.insert(identity) {
+            namespaces.push(netns);
+        }
+    }
+    Ok(namespaces)
 }
 
 /// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,

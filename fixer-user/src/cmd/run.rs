@@ -6,14 +6,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use futures_util::stream::{StreamExt as _, select_all};
 use tokio::net::TcpListener;
 
 use super::{Outcome, checks};
 use crate::{
     bpf::load::Config,
     cli::{self, Events, Metrics},
-    net::{links::follow, netns::NetNs},
+    net::netns::NetNs,
     session::Session,
     signals::Signals,
     sink::{Json, Pcapng, Sink, SinkError, Text},
@@ -38,23 +37,18 @@ async fn work(args: &cli::Run, namespaces: Vec<NetNs>, config: &Config) -> Resul
     let mut signals = Signals::new()?;
     let listener = listen(args.metrics).await?;
 
-    let (mut found, mut changes) = (Vec::new(), Vec::new());
-    for (number, netns) in namespaces.iter().enumerate() {
-        let (links, stream) = follow(netns)
-            .await
-            .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        checks::every_name_will_do(&args.select, netns, &links)?;
-        found.push(links);
-        changes.push(stream.map(move |change| (number, change)).boxed());
-    }
     let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
-    let mut sites = Vec::new();
+    let (mut sites, mut found) = (Vec::new(), Vec::new());
     for netns in namespaces {
-        sites.push(Site::new(netns, config, args.select.selection(), hooks, wish)?);
+        let selection = args.select.selection();
+        let (site, links) = Site::new(netns.clone(), config, selection, hooks, wish).await?;
+        checks::every_name_will_do(&args.select, &netns, &links)?;
+        sites.push(site);
+        found.push(links);
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
     let writer = Writer::start(sinks(args)?)?;
-    let mut session = Session::new(sites, select_all(changes), writer)?;
+    let mut session = Session::new(sites, writer)?;
 
     let lived = session.live(found, listener, &mut signals).await;
     let closed = session.close().await;

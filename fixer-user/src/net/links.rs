@@ -2,13 +2,14 @@
 
 use std::io;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage},
 };
 use rtnetlink::{Handle, MulticastGroup, new_multicast_connection};
+use tokio::task::AbortHandle;
 
 use super::{netlink::converse, netns::NetNs};
 
@@ -49,6 +50,8 @@ pub enum Change {
     Present(Link),
     /// The interface with this index is gone.
     Gone(u32),
+    /// Some changes were not heard. These are all the interfaces that there are now.
+    All(Vec<Link>),
 }
 
 /// Every interface that there is.
@@ -61,19 +64,75 @@ async fn dump(handle: Handle) -> Result<Vec<Link>, rtnetlink::Error> {
     links.try_filter_map(async |message| Ok(link(&message))).try_collect().await
 }
 
+/// How many changes are handed over at once, at most.
+const BATCH: usize = 4096;
+
+/// What happens to the interfaces of a namespace, from a moment on. It holds a socket in the
+/// namespace, and so keeps the namespace alive.
+pub struct Changes {
+    handle: Handle,
+    messages: BoxStream<'static, NetlinkPayload<RouteNetlinkMessage>>,
+    /// Whether a new listing is due.
+    is_behind: bool,
+    connection: AbortHandle,
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
 /// Every interface that there is, and then every change.
 ///
 /// The subscription stands before the list is taken, so nothing falls between the two; an interface
 /// may be told twice. Must be called on a tokio runtime.
-pub async fn follow(netns: &NetNs) -> io::Result<(Vec<Link>, BoxStream<'static, Change>)> {
+pub async fn follow(netns: &NetNs) -> io::Result<(Vec<Link>, Changes)> {
     let runtime = tokio::runtime::Handle::current();
     let (connection, handle, messages) = netns.run(|| {
         let _entered = runtime.enter();
         new_multicast_connection(&[MulticastGroup::Link])
     })??;
-    tokio::spawn(connection);
-    let links = dump(handle.clone()).await.map_err(io::Error::other)?;
-    let changes = messages.filter_map(async |(message, _)| match message.payload {
+    let connection = tokio::spawn(connection).abort_handle();
+    let messages = messages.map(|(message, _)| message.payload).boxed();
+    let changes = Changes { handle, messages, is_behind: false, connection };
+    let links = dump(changes.handle.clone()).await.map_err(io::Error::other)?;
+    Ok((links, changes))
+}
+
+impl Changes {
+    /// Waits for changes, and hands over those that have come by then, in their order. Nothing is
+    /// lost if the waiting is given up.
+    ///
+    /// When they come faster than they are read the kernel drops some, and says no more than that it
+    /// did. It goes on dropping until the socket is empty, so only a listing that is asked for then
+    /// is sure to have what was dropped. What was still on its way is older, and is thrown away: a
+    /// name in it may be one that the interface has lost since.
+    pub async fn next(&mut self) -> io::Result<Vec<Change>> {
+        if !self.is_behind {
+            let closed = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            let mut next = Some(self.messages.next().await.ok_or_else(closed)?);
+            let mut changes = Vec::new();
+            while let Some(message) = next {
+                self.is_behind |= matches!(message, NetlinkPayload::Overrun(_));
+                changes.extend(change(message));
+                if changes.len() >= BATCH && !self.is_behind {
+                    break;
+                }
+                next = self.messages.next().now_or_never().flatten();
+            }
+            if !self.is_behind {
+                return Ok(changes);
+            }
+        }
+        let links = dump(self.handle.clone()).await.map_err(io::Error::other)?;
+        self.is_behind = false;
+        Ok(vec![Change::All(links)])
+    }
+}
+
+fn change(message: NetlinkPayload<RouteNetlinkMessage>) -> Option<Change> {
+    match message {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
             link(&message).map(Change::Present)
         }
@@ -81,13 +140,7 @@ pub async fn follow(netns: &NetNs) -> io::Result<(Vec<Link>, BoxStream<'static, 
             is_real(&message).then_some(Change::Gone(message.header.index))
         }
         _ => None,
-    });
-    // The handle keeps the connection alive for as long as the stream is.
-    let changes = changes.map(move |change| {
-        let _alive = &handle;
-        change
-    });
-    Ok((links, changes.boxed()))
+    }
 }
 
 /// Bridges also announce their ports, under the bridge's own address family.

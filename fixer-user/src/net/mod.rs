@@ -1,6 +1,7 @@
 //! Network namespaces, and the interfaces in them. With [`lab`](crate::lab), the only place that
 //! speaks netlink.
 
+pub mod lifetime;
 pub mod links;
 pub mod netlink;
 pub mod netns;

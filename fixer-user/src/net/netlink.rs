@@ -4,6 +4,9 @@ use std::io;
 
 use super::netns::NetNs;
 
+/// What speaks it for us, as it calls itself in log lines.
+pub const LIBRARY: &str = "netlink_proto";
+
 /// Runs one conversation with rtnetlink inside a namespace, and waits for its end.
 pub fn converse<T: Send>(
     netns: &NetNs,
@@ -20,7 +23,7 @@ pub fn converse<T: Send>(
 }
 
 /// What the kernel said, as its errno.
-fn error(error: rtnetlink::Error) -> io::Error {
+pub fn error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    fs::File,
+    fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -49,6 +49,30 @@ impl FromStr for Spec {
     }
 }
 
+/// What tells a namespace from all others, for as long as it lives: device and inode of its file.
+pub type Identity = (u64, u64);
+
+impl Spec {
+    /// The process whose namespace this is, or through which it is reached. The namespace does not
+    /// come back when it has ended: another process is another matter.
+    pub fn process(&self) -> Option<i32> {
+        let mut parts = self.path.strip_prefix("/proc").ok()?.iter();
+        parts.next()?.to_str()?.parse().ok()
+    }
+
+    /// The namespace that is there at the moment. A name is made before it is given a namespace:
+    /// until then it is an empty file.
+    pub fn present(&self) -> Option<Identity> {
+        let identity = identity(&fs::metadata(&self.path).ok()?);
+        let namespaces = fs::metadata(OWN).ok()?.dev();
+        (identity.0 == namespaces).then_some(identity)
+    }
+}
+
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
 /// A network namespace did not open.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the network namespace '{given}' at {path}: {source}; {remedy}", path = path.display())]
@@ -63,13 +87,15 @@ pub struct OpenError {
 #[derive(Clone, Debug)]
 pub struct NetNs {
     label: Arc<str>,
+    /// How the user named it.
+    spec: Option<Spec>,
     file: Arc<File>,
 }
 
 impl NetNs {
     /// The namespace of the calling thread, under the label [`HOST`].
     pub fn current() -> io::Result<Self> {
-        Ok(Self { label: HOST.into(), file: Arc::new(File::open(OWN)?) })
+        Ok(Self { label: HOST.into(), spec: None, file: Arc::new(File::open(OWN)?) })
     }
 
     /// A new namespace that has no name: it is gone with the last thread, socket or value that
@@ -78,7 +104,7 @@ impl NetNs {
         let label = label.into();
         on_own_thread(move || {
             unshare(CloneFlags::CLONE_NEWNET)?;
-            Ok(Self { label, file: Arc::new(File::open(OWN)?) })
+            Ok(Self { label, spec: None, file: Arc::new(File::open(OWN)?) })
         })
     }
 
@@ -97,7 +123,8 @@ impl NetNs {
             source,
         };
         let file = File::open(&spec.path).map_err(error)?;
-        let netns = Self { label: spec.given.as_str().into(), file: Arc::new(file) };
+        let label = spec.given.as_str().into();
+        let netns = Self { label, spec: Some(spec.clone()), file: Arc::new(file) };
         // Entering is the only proof that the file is a network namespace, and that we may.
         netns.run(|| ()).map_err(error)?;
         Ok(netns)
@@ -106,6 +133,16 @@ impl NetNs {
     /// Its label in events and metrics.
     pub fn label(&self) -> &Arc<str> {
         &self.label
+    }
+
+    /// How the user named it, if it is not our own.
+    pub fn spec(&self) -> Option<&Spec> {
+        self.spec.as_ref()
+    }
+
+    /// What tells it from all others.
+    pub fn identity(&self) -> io::Result<Identity> {
+        Ok(identity(&self.file.metadata()?))
     }
 
     /// Runs `act` inside the namespace, on a thread that nobody else uses.

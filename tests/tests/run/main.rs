@@ -4,8 +4,11 @@
 mod ending;
 mod events;
 mod interfaces;
+mod many;
 mod metrics;
+mod namespaces;
 mod neighbours;
+mod renames;
 
 use std::time::Duration;
 

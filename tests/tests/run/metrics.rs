@@ -8,11 +8,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::command::{PATIENCE, attached};
 use fixer_user::{
-    lab::{
-        link,
-        scene::{BRIDGE, Scene},
-    },
+    lab::{link, scene::BRIDGE},
     metrics::kernel,
+    net::netns::NetNs,
 };
 use nix::sys::signal::Signal;
 
@@ -21,14 +19,17 @@ use crate::{Stage, scene};
 /// Where metrics are served by default.
 const PLACE: ([u8; 4], u16) = ([127, 0, 0, 1], 9767);
 
-/// A response: its status line and headers, and its body.
-struct Response {
+/// A response.
+pub struct Response {
+    /// The status line and the headers.
     head: String,
-    body: String,
+    /// What was asked for.
+    pub body: String,
 }
 
-fn get(scene: &Scene, path: &str) -> Result<Response> {
-    let answer = scene.host.run(|| -> Result<String> {
+/// Asks the fixer that runs in a namespace.
+pub fn get(netns: &NetNs, path: &str) -> Result<Response> {
+    let answer = netns.run(|| -> Result<String> {
         let mut stream = TcpStream::connect(SocketAddr::from(PLACE))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: fixer\r\nConnection: close\r\n\r\n")?;
@@ -40,7 +41,8 @@ fn get(scene: &Scene, path: &str) -> Result<Response> {
     Ok(Response { head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
-fn has(text: &str, line: &str) -> Result<()> {
+/// Fails unless a text has just this line.
+pub fn has(text: &str, line: &str) -> Result<()> {
     ensure!(text.lines().any(|other| other == line), "no {line} in:\n{text}");
     Ok(())
 }
@@ -49,7 +51,7 @@ fn has(text: &str, line: &str) -> Result<()> {
 fn the_counters_are_those_of_the_events() -> Result<()> {
     let stage = Stage::new()?;
     let mut fixer = attached(&stage.scene.host, &["-i", BRIDGE, "--events", "json"])?;
-    let before = get(&stage.scene, "/metrics")?;
+    let before = get(&stage.scene.host, "/metrics")?;
     ensure!(!before.body.contains("fixer_packets_total{"), "{}", before.body);
     for _ in 0..3 {
         stage.lease()?;
@@ -57,7 +59,7 @@ fn the_counters_are_those_of_the_events() -> Result<()> {
     for _ in 0..3 {
         fixer.stdout.wait("\"message_type\":\"ack\"")?;
     }
-    let Response { head, body } = get(&stage.scene, "/metrics")?;
+    let Response { head, body } = get(&stage.scene.host, "/metrics")?;
     ensure!(head.starts_with("http/1.1 200 "), "{head}");
     has(&head, "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8")?;
     has(&body, "# EOF")?;
@@ -85,23 +87,23 @@ fn health_is_that_of_the_interfaces() -> Result<()> {
     let scene = scene()?;
     let mut fixer =
         attached(&scene.host, &["-i", BRIDGE, "--events", "none", "--attach-mode", "clsact"])?;
-    let body = get(&scene, "/metrics")?.body;
+    let body = get(&scene.host, "/metrics")?.body;
     ensure!(body.contains("hook=\"egress\",mode=\"clsact\"} 1"), "{body}");
-    let healthy = get(&scene, "/healthz")?;
+    let healthy = get(&scene.host, "/healthz")?;
     ensure!(healthy.head.starts_with("http/1.1 200 "), "{}", healthy.head);
 
     link::delete(&scene.host, BRIDGE)?;
     fixer.stderr.wait("br0 is gone")?;
-    let ill = get(&scene, "/healthz")?;
+    let ill = get(&scene.host, "/healthz")?;
     ensure!(ill.head.starts_with("http/1.1 503 "), "{}", ill.head);
     ensure!(ill.body.contains("not attached: host/br0"), "{}", ill.body);
-    let body = get(&scene, "/metrics")?.body;
+    let body = get(&scene.host, "/metrics")?.body;
     ensure!(!body.contains("fixer_interface_attached{"), "{body}");
 
     link::bridge(&scene.host, BRIDGE)?;
     fixer.stderr.wait("attached to egress of br0")?;
-    ensure!(get(&scene, "/healthz")?.head.starts_with("http/1.1 200 "));
-    ensure!(get(&scene, "/")?.head.starts_with("http/1.1 404 "));
+    ensure!(get(&scene.host, "/healthz")?.head.starts_with("http/1.1 200 "));
+    ensure!(get(&scene.host, "/")?.head.starts_with("http/1.1 404 "));
     fixer.stop(Signal::SIGTERM)?.ok()?;
     Ok(())
 }

@@ -1,0 +1,170 @@
+//! A thousand interfaces, news faster than it is read, and the switch that makes the kernel hurry.
+
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::{
+    command::{PATIENCE, Running, fixer, hooks, on_bridge, output},
+    kernel::require_root,
+};
+use fixer_user::{
+    lab::{link, scene::BRIDGE},
+    net::netns::NetNs,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::signal::Signal,
+};
+
+use crate::scene;
+
+/// Turned on, the kernel waits for no processor.
+const SWITCH: &str = "/sys/kernel/rcu_expedited";
+
+/// Makes so many interfaces, an even number, from `tap1` on. They are veth pairs: the kernel takes
+/// bridges down one by one, and lets nobody change an interface anywhere meanwhile.
+fn many(netns: &NetNs, count: usize) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("interfaces");
+    let pairs = (1..=count).step_by(2);
+    let lines = pairs.map(|one| format!("link add tap{one} type veth peer tap{}\n", one + 1));
+    fs::write(&path, lines.collect::<String>())?;
+    output(netns, "ip", &["-batch", path.to_str().context("the path is text")?]).map(drop)
+}
+
+#[test]
+fn a_thousand_interfaces_are_attached_and_detached_in_two_seconds() -> Result<()> {
+    const ALL: usize = 1000;
+    const LIMIT: Duration = Duration::from_secs(2);
+    require_root()?;
+    let host = NetNs::scratch("host")?;
+    many(&host, ALL)?;
+    let before = fs::read_to_string(SWITCH)?;
+    let run = ["run", "-i", "tap*", "--events", "none", "--metrics", "off", "--skip-selftest"];
+    let began = Instant::now();
+    let mut fixer = Running::start(&host, fixer(&run)?)?;
+    for _ in 0..ALL {
+        fixer.stderr.wait("attached to egress of tap")?;
+    }
+    let took = began.elapsed();
+    ensure!(took < LIMIT, "attaching took {took:?}");
+    ensure!(hooks(&host, "tap1000")?.len() == 1);
+    ensure!(fs::read_to_string(SWITCH)? == before, "the switch was not put back");
+    let began = Instant::now();
+    fixer.stop(Signal::SIGTERM)?.ok()?;
+    let took = began.elapsed();
+    ensure!(took < LIMIT, "detaching took {took:?}");
+    for name in ["tap1", "tap1000"] {
+        ensure!(hooks(&host, name)?.is_empty(), "{name}");
+    }
+    ensure!(fs::read_to_string(SWITCH)? == before, "the switch was not put back");
+    Ok(())
+}
+
+/// For [`Running::start_as`]: another file in the place of the switch, for the started program only.
+/// The kernel knows nothing of it, and takes its time.
+fn switched(
+    file: &Path,
+    flags: MsFlags,
+) -> Result<impl FnMut() -> io::Result<()> + Send + Sync + use<>> {
+    const NONE: Option<&str> = None;
+    let file = file.to_owned();
+    Ok(move || {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+        mount(Some(&file), SWITCH, NONE, MsFlags::MS_BIND, NONE)?;
+        let flags = flags | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        Ok(mount(NONE, SWITCH, NONE, flags, NONE)?)
+    })
+}
+
+/// The number in a file in the place of the switch.
+fn number(file: &Path) -> Result<u32> {
+    let text = fs::read_to_string(file)?;
+    Ok(text.lines().next().unwrap_or_default().parse()?)
+}
+
+fn wait_for(file: &Path, wanted: impl Fn(u32) -> bool) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !wanted(number(file)?) {
+        ensure!(Instant::now() < deadline, "it is {}", number(file)?);
+    }
+    Ok(())
+}
+
+/// The switch is borrowed: put back when the batch is done, also by a fixer that was killed, and left
+/// alone if it is somebody else's or becomes so.
+#[test]
+fn the_switch_is_put_back_in_any_case() -> Result<()> {
+    const MANY: usize = 40;
+    require_root()?;
+    let host = NetNs::scratch("host")?;
+    many(&host, MANY)?;
+    let file = tempfile::NamedTempFile::new()?;
+    let start = |before: &str, flags| -> Result<Running> {
+        fs::write(file.path(), before)?;
+        let run = ["run", "-i", "tap*", "--events", "none", "--metrics", "off", "--skip-selftest"];
+        Running::start_as(&host, fixer(&run)?, switched(file.path(), flags)?)
+    };
+    let all_attached = |fixer: &mut Running| -> Result<()> {
+        (0..MANY).try_for_each(|_| fixer.stderr.wait("attached to egress of tap").map(drop))
+    };
+    // Also what two processes left that were killed at once is ours.
+    for before in ["0\n", "1174405121\n"] {
+        let mut fixer = start(before, MsFlags::empty())?;
+        wait_for(file.path(), |number| number > 1 && number.to_string() != before.trim())?;
+        all_attached(&mut fixer)?;
+        ensure!(number(file.path())? == 0);
+        fixer.signal(Signal::SIGTERM)?;
+        wait_for(file.path(), |number| number > 1)?;
+        fixer.end()?.ok()?;
+        ensure!(number(file.path())? == 0);
+    }
+    let fixer = start("0\n", MsFlags::empty())?;
+    wait_for(file.path(), |number| number > 1)?;
+    fixer.stop(Signal::SIGKILL)?;
+    wait_for(file.path(), |number| number == 0)?;
+
+    for (before, flags) in [("1\n", MsFlags::empty()), ("0\n", MsFlags::MS_RDONLY)] {
+        let mut fixer = start(before, flags)?;
+        all_attached(&mut fixer)?;
+        fixer.stop(Signal::SIGTERM)?.ok()?;
+        ensure!(fs::read_to_string(file.path())? == before);
+    }
+    let mut fixer = start("0\n", MsFlags::empty())?;
+    wait_for(file.path(), |number| number > 1)?;
+    fs::write(file.path(), "1\n")?;
+    all_attached(&mut fixer)?;
+    ensure!(number(file.path())? == 1, "somebody else's number is lost");
+    Ok(())
+}
+
+/// While it does not read, more happens than the kernel keeps for it.
+#[test]
+fn what_was_not_heard_is_found_by_looking_again() -> Result<()> {
+    let scene = scene()?;
+    let mut fixer = on_bridge(&scene.host, &["-i", "x*", "--events", "none"])?;
+    link::bridge(&scene.host, "x0")?;
+    fixer.stderr.wait("attached to egress of x0")?;
+    fixer.signal(Signal::SIGSTOP)?;
+    many(&scene.host, 600)?;
+    // Of these it is told nothing any more.
+    link::delete(&scene.host, "x0")?;
+    link::bridge(&scene.host, "x1")?;
+    output(&scene.host, "ip", &["link", "set", BRIDGE, "name", "x2"])?;
+    fixer.signal(Signal::SIGCONT)?;
+    fixer.stderr.wait("x0 is gone")?;
+    fixer.stderr.wait("attached to egress of x1")?;
+    ensure!(hooks(&scene.host, "x1")?.len() == 1);
+    let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
+    ensure!(ended.stderr.iter().any(|line| line == "fixer: br0 is called x2 now"), "{ended:?}");
+    for name in ["x1", "x2"] {
+        ensure!(hooks(&scene.host, name)?.is_empty(), "{name}");
+    }
+    Ok(())
+}
