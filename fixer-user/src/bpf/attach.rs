@@ -4,19 +4,28 @@
 //! have the clsact qdisc with a filter on it, which stays until somebody removes it. Which of the
 //! two a kernel can do is found by trying.
 
-use std::{fmt, io};
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
+    tc::{SchedClassifierLinkId, TcAttachOptions},
 };
-use fixer_common::abi::{Hook, program};
+use fixer_common::abi::{self, Hook};
+use nix::net::if_::if_nametoindex;
 
 use super::{
     load::{LoadError, Object},
     remedy::{Explained, errno},
+    resident::{Holder, Resident, settled},
 };
-use crate::net::{netns::NetNs, qdisc};
+use crate::net::{
+    claim::Claim,
+    filter::{self, Filter, Program},
+    turn::{Turn, TurnError},
+};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,9 +73,18 @@ pub struct Attachment {
     pub hook: Hook,
     /// How it is attached.
     pub mode: Mode,
-    /// Whether the clsact qdisc was not there before.
+    /// Whether the clsact qdisc was made for it.
     pub made_qdisc: bool,
-    pub(super) link: SchedClassifierLinkId,
+    pub(super) held: Held,
+}
+
+/// What there is to an attachment.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A tcx link, which the object owns.
+    Link(SchedClassifierLinkId),
+    /// A filter on a clsact qdisc.
+    Filter(u32, Filter),
 }
 
 /// A program was not attached.
@@ -74,13 +92,8 @@ pub struct Attachment {
 pub enum AttachError {
     /// A fixer is there already.
     #[error(
-        "a fixer is already attached to {hook} of {interface} by {mode} (program {id}); stop its \
-         `fixer run`, or undo `fixer attach` with `fixer detach -i {interface}`{}",
-        if *mode == Mode::Clsact {
-            format!("; if it was killed: tc filter del dev {interface} {} pref 1", hook.name())
-        } else {
-            String::new()
-        },
+        "a fixer is already attached to {hook} of {interface} by {mode} (program {program}), {}",
+        held_by(interface, *holder),
         hook = hook.name()
     )]
     Occupied {
@@ -91,8 +104,13 @@ pub enum AttachError {
         /// How it is attached.
         mode: Mode,
         /// The program's id.
-        id: u32,
+        program: u32,
+        /// Who holds it.
+        holder: Holder,
     },
+    /// Another fixer is at work.
+    #[error(transparent)]
+    Turn(#[from] TurnError),
     /// The kernel refused.
     #[error("cannot attach to {hook} of {interface}: {cause}", hook = hook.name())]
     Refused {
@@ -108,72 +126,142 @@ pub enum AttachError {
     Load(#[from] LoadError),
 }
 
+/// Who holds it, and what to do.
+fn held_by(interface: &str, holder: Holder) -> String {
+    match holder {
+        Holder::Attach(version) if version == abi::VERSION => {
+            format!("put there by `fixer attach`; undo it: fixer detach -i {interface}")
+        }
+        Holder::Attach(version) => format!(
+            "put there by `fixer attach` of another version (ABI {version}, and this one is {}); \
+             take it off with `fixer detach -i {interface}`, of that version or of this one",
+            abi::VERSION
+        ),
+        Holder::Run(pid) => format!("held by the `fixer run` with process id {pid}; stop that first"),
+        Holder::Unknown | Holder::Nobody => {
+            "held by a process or a pin that cannot be seen from here; stop that `fixer run`, or use \
+             `fixer detach` where /sys/fs/bpf has its pins"
+                .to_owned()
+        }
+    }
+}
+
+impl From<&Resident> for AttachError {
+    fn from(there: &Resident) -> Self {
+        Self::Occupied {
+            interface: there.interface.clone(),
+            hook: there.hook,
+            mode: there.mode(),
+            program: there.program,
+            holder: there.holder,
+        }
+    }
+}
+
 impl Object {
     /// Attaches the hook's program to an interface of the calling thread's namespace, before the
-    /// tcx programs that are already there: one that ends the chain must not hide replies from us.
+    /// programs that are already there: one that ends the chain must not hide replies from us. It stays
+    /// until it is detached; a filter that a killed process left makes room for it.
     pub fn attach(
         &mut self,
         interface: &str,
         hook: Hook,
         wish: Wish,
     ) -> Result<Attachment, AttachError> {
-        let refused = |error: ProgramError| AttachError::Refused {
-            interface: interface.to_owned(),
-            hook,
-            cause: Explained::new(error),
-        };
-        if let Some((id, mode)) = resident(interface, hook) {
-            let interface = interface.to_owned();
-            return Err(AttachError::Occupied { interface, hook, mode, id });
+        let refused = |error: io::Error| refused(interface, hook, error);
+        let turn = Turn::wait()?;
+        let ifindex = if_nametoindex(interface).map_err(|errno| refused(io::Error::from(errno)))?;
+        // Where it cannot be found out who is there, for want of a privilege, it is no reason not to
+        // attach: a packet that is fixed twice is still right.
+        let there = settled([(ifindex, interface)].into_iter()).unwrap_or_default();
+        for resident in there.iter().filter(|resident| resident.hook == hook) {
+            match (resident.holder, &resident.filter) {
+                (Holder::Nobody, Some(filter)) => {
+                    filter::remove(ifindex, hook, filter).map_err(refused)?;
+                }
+                _ => return Err(resident.into()),
+            }
         }
+        self.claim(hook).map_err(refused)?;
+        self.put(&turn, (ifindex, interface), hook, wish, false)
+    }
+
+    /// Lets others see that the hook's program is in use, for as long as this object lives.
+    fn claim(&mut self, hook: Hook) -> io::Result<()> {
+        let program = self.classifier(hook).map_err(io::Error::other)?.info();
+        let program = program.map_err(io::Error::other)?.id();
+        let claim = Claim::on(program);
+        match claim {
+            // It was claimed for another interface.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            claim => {
+                self.claims.push(claim?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Attaches, whoever is there.
+    pub(super) fn put(
+        &mut self,
+        _turn: &Turn,
+        (ifindex, interface): (u32, &str),
+        hook: Hook,
+        wish: Wish,
+        stays: bool,
+    ) -> Result<Attachment, AttachError> {
+        let attachment = |mode, made_qdisc, held| {
+            let interface = interface.to_owned();
+            Attachment { interface, hook, mode, made_qdisc, held }
+        };
         let classifier = self.classifier(hook)?;
         if wish != Wish::Clsact {
             let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
             match classifier.attach_with_options(interface, attach_type(hook), tcx) {
-                Ok(link) => {
-                    let interface = interface.to_owned();
-                    return Ok(Attachment {
-                        interface,
-                        hook,
-                        mode: Mode::Tcx,
-                        made_qdisc: false,
-                        link,
-                    });
-                }
+                Ok(link) => return Ok(attachment(Mode::Tcx, false, Held::Link(link))),
                 Err(error) if wish == Wish::Auto && lacks_tcx(&error) => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(refused(interface, hook, error)),
             }
         }
-        let made_qdisc = add_clsact(interface).map_err(refused)?;
-        let mut filter = |priority| {
-            let options = NlOptions { priority, ..NlOptions::default() };
-            let options = TcAttachOptions::Netlink(options);
-            classifier.attach_with_options(interface, attach_type(hook), options)
-        };
-        // Somebody's filter of another kind may have the first place; then the kernel finds one.
-        let link = filter(FIRST).or_else(|_| filter(ANY)).map_err(|error| {
-            if made_qdisc {
-                // The refusal is what matters; that this fails too would only hide it.
-                let _ = qdisc::remove_unused_clsact_of(interface);
-            }
-            refused(error)
-        })?;
-        let interface = interface.to_owned();
-        Ok(Attachment { interface, hook, mode: Mode::Clsact, made_qdisc, link })
+        let version = abi::VERSION as u16;
+        let filter = on_filter(classifier, hook, |program| {
+            filter::add(ifindex, hook, program, version, stays)
+        });
+        let filter = filter.map_err(|error| refused(interface, hook, error))?;
+        let made_qdisc = filter.tag().is_some_and(|tag| tag.made_qdisc);
+        Ok(attachment(Mode::Clsact, made_qdisc, Held::Filter(ifindex, filter)))
     }
 
     /// Takes a program off. An interface that is gone took it along: that is no error.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
-        let hook = attachment.hook;
-        match self.classifier(hook)?.detach(attachment.link) {
-            Err(error) if !is_gone(&error) => Err(AttachError::Refused {
-                interface: attachment.interface,
-                hook,
-                cause: Explained::new(error),
-            }),
-            _ => Ok(()),
+        let Attachment { interface, hook, held, .. } = attachment;
+        match held {
+            Held::Link(link) => match self.classifier(hook)?.detach(link) {
+                Err(error) if !is_gone(&error) => Err(refused(&interface, hook, error)),
+                _ => Ok(()),
+            },
+            Held::Filter(ifindex, filter) => filter::remove(ifindex, hook, &filter)
+                .map_err(|error| refused(&interface, hook, error)),
         }
     }
+}
+
+/// Hands a program to whoever puts it into a filter.
+pub(super) fn on_filter<T>(
+    classifier: &SchedClassifier,
+    hook: Hook,
+    act: impl FnOnce(Program<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    let fd = classifier.fd().map_err(io::Error::other)?;
+    act(Program { fd: fd.as_fd().as_raw_fd(), name: Object::program_name(hook) })
+}
+
+pub(super) fn refused(
+    interface: &str,
+    hook: Hook,
+    error: impl std::error::Error + 'static,
+) -> AttachError {
+    AttachError::Refused { interface: interface.to_owned(), hook, cause: Explained::new(error) }
 }
 
 pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
@@ -183,59 +271,11 @@ pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     }
 }
 
-/// The priority of a filter that comes before the others: one that ends the chain must not hide
-/// replies from us.
-const FIRST: u16 = 1;
-
-/// The priority that lets the kernel choose.
-const ANY: u16 = 0;
-
-/// The id of a program of ours that is at a hook already, and how it is attached. Where that cannot
-/// be found out, for want of a privilege, it is no reason not to attach: a packet that is fixed twice
-/// is still right.
-fn resident(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
-    [Mode::Tcx, Mode::Clsact].into_iter().find_map(|mode| {
-        let ids = residents(interface, hook, mode).unwrap_or_default();
-        ids.first().map(|id| (*id, mode))
-    })
-}
-
-/// The ids of our programs at a hook of an interface of the calling thread's namespace.
-pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> io::Result<Vec<u32>> {
-    let ours = [program::EGRESS, program::INGRESS];
-    match mode {
-        Mode::Tcx => match SchedClassifier::query_tcx(interface, attach_type(hook)) {
-            Ok((_, programs)) => Ok(programs
-                .iter()
-                .filter(|program| program.name_as_str().is_some_and(|name| ours.contains(&name)))
-                .map(|program| program.id())
-                .collect()),
-            Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
-            Err(error) => Err(io::Error::other(error)),
-        },
-        Mode::Clsact => qdisc::filters_named(&NetNs::current()?, interface, hook, &ours),
-    }
-}
-
 /// Kernels before 6.6 know no such attach type; some are built without it.
-fn lacks_tcx(error: &ProgramError) -> bool {
+pub(super) fn lacks_tcx(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::EINVAL | libc::ENOTSUP))
 }
 
 fn is_gone(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
-}
-
-/// Adds the clsact qdisc, and says whether it was not there before.
-fn add_clsact(interface: &str) -> Result<bool, ProgramError> {
-    match qdisc_add_clsact(interface) {
-        Ok(()) => Ok(true),
-        Err(error) => {
-            let error = ProgramError::from(error);
-            match errno(&error).map(io::Error::from_raw_os_error).map(|error| error.kind()) {
-                Some(io::ErrorKind::AlreadyExists) => Ok(false),
-                _ => Err(error),
-            }
-        }
-    }
 }

@@ -19,6 +19,7 @@ use fixer_common::{
 use zerocopy::IntoBytes as _;
 
 use super::{OBJECT, remedy::Explained};
+use crate::net::claim::Claim;
 
 /// What a program is to do.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub struct Object {
     pub(super) ebpf: Ebpf,
     /// Forwards the programs' log lines to the `log` crate.
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// What tells others that the programs are in use.
+    pub(super) claims: Vec<Claim>,
 }
 
 impl Object {
@@ -120,7 +123,7 @@ impl Object {
         for name in [program::EGRESS, program::INGRESS] {
             classifier(&mut ebpf, name)?.load()?;
         }
-        let mut object = Self { ebpf, logger: None };
+        let mut object = Self { ebpf, logger: None, claims: Vec::new() };
         object.set_events(config.events)?;
         if config.log {
             object.logger = aya_log::EbpfLogger::init(&mut object.ebpf).ok();
@@ -137,11 +140,15 @@ impl Object {
 
     /// The program for a hook.
     pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
-        let name = match hook {
+        classifier(&mut self.ebpf, Self::program_name(hook))
+    }
+
+    /// The name of the program for a hook.
+    pub(super) const fn program_name(hook: Hook) -> &'static str {
+        match hook {
             Hook::Egress => program::EGRESS,
             Hook::Ingress => program::INGRESS,
-        };
-        classifier(&mut self.ebpf, name)
+        }
     }
 
     /// Passes on the log lines that the programs wrote since the last call.

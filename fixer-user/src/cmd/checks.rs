@@ -25,7 +25,15 @@ pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
     if select.netns.is_empty() {
         return Ok(vec![NetNs::current().context("cannot open our own network namespace")?]);
     }
-    Ok(select.netns.iter().map(NetNs::open).collect::<Result<_, _>>()?)
+    let mut named: Vec<NetNs> = Vec::new();
+    for spec in &select.netns {
+        let netns = NetNs::open(spec)?;
+        // One that was named twice is still one.
+        if !named.iter().any(|other| other.is_same(&netns)) {
+            named.push(netns);
+        }
+    }
+    Ok(named)
 }
 
 /// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,

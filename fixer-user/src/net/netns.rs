@@ -20,7 +20,7 @@ pub const HOST: &str = "host";
 const NAMED: &str = "/run/netns";
 
 /// The namespace of the calling thread.
-const OWN: &str = "/proc/thread-self/ns/net";
+pub(crate) const OWN: &str = "/proc/thread-self/ns/net";
 
 /// How a user names a network namespace: `NAME`, `/PATH` or `pid:N`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +117,12 @@ impl NetNs {
             }
             Ok(act())
         })
+    }
+
+    /// Whether it is the same namespace, however it was named.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let inode = |netns: &Self| netns.file.metadata().map(|metadata| metadata.ino()).ok();
+        inode(self).is_some_and(|own| inode(other) == Some(own))
     }
 
     /// The namespace's file, for those who enter by themselves.
