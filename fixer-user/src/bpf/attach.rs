@@ -175,11 +175,8 @@ impl Object {
         // attach: a packet that is fixed twice is still right.
         let there = settled([(ifindex, interface)].into_iter()).unwrap_or_default();
         for resident in there.iter().filter(|resident| resident.hook == hook) {
-            match (resident.holder, &resident.filter) {
-                (Holder::Nobody, Some(filter)) => {
-                    filter::remove(ifindex, hook, filter).map_err(refused)?;
-                }
-                _ => return Err(resident.into()),
+            if !resident.reclaim()? {
+                return Err(resident.into());
             }
         }
         self.claim(hook).map_err(refused)?;

@@ -166,11 +166,8 @@ impl Pins {
                 .map_err(refused("replace the program of the filter for", &path))?;
                 return Ok((true, there.mode()));
             }
-            Some((_, Holder::Nobody, Some(left))) => {
-                filter::remove(ifindex, hook, left).map_err(refused("clear the way for", &path))?;
-            }
-            Some((there, ..)) => return Err(AttachError::from(there).into()),
-            None => {}
+            Some((there, ..)) if !there.reclaim()? => return Err(AttachError::from(there).into()),
+            Some(_) | None => {}
         }
         // Indexes are given again: what is here is of an interface that is gone.
         remove_file(&path)?;

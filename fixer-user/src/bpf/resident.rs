@@ -24,9 +24,12 @@ use super::{
     pin::{self, Pins},
     remedy::errno,
 };
-use crate::net::{
-    claim::claims,
-    filter::{self, Filter},
+use crate::{
+    net::{
+        claim::claims,
+        filter::{self, Filter},
+    },
+    say::say,
 };
 
 /// The names of our programs.
@@ -106,6 +109,18 @@ impl Resident {
         let Some(filter) = filter else { return Ok(()) };
         filter::remove(*ifindex, *hook, filter)
             .map_err(|error| refused(&self.interface, *hook, error))
+    }
+
+    /// Makes room where a process was killed, and says so. Says whether there is room now: what is held
+    /// stays.
+    pub(super) fn reclaim(&self) -> Result<bool, AttachError> {
+        if self.holder != Holder::Nobody {
+            return Ok(false);
+        }
+        self.remove_filter()?;
+        let (hook, interface) = (self.hook.name(), &self.interface);
+        say(format_args!("removed what a killed fixer left at {hook} of {interface}"));
+        Ok(true)
     }
 
     /// What it has counted here; `None` as long as no packet matched.

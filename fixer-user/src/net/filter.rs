@@ -49,8 +49,9 @@ impl Tag {
     /// The handle.
     pub fn handle(self) -> u32 {
         let Self { version, stays, made_qdisc } = self;
-        let [stays, made] = [stays, made_qdisc].map(u32::from);
-        Self::OURS | u32::from(version) << 4 | Self::STAYS * stays | Self::MADE * made
+        let stays = if stays { Self::STAYS } else { 0 };
+        let made = if made_qdisc { Self::MADE } else { 0 };
+        Self::OURS | (u32::from(version) << 4) | stays | made
     }
 
     /// The handle of one of ours, understood.
@@ -248,7 +249,7 @@ fn put(ifindex: u32, hook: Hook, program: Program<'_>, priority: u16, handle: u3
 
 /// A filter for every protocol, with this priority.
 fn info(priority: u16) -> u32 {
-    u32::from(priority) << 16 | u32::from((libc::ETH_P_ALL as u16).to_be())
+    (u32::from(priority) << 16) | u32::from((libc::ETH_P_ALL as u16).to_be())
 }
 
 fn understood(message: &TcMessage) -> Option<Filter> {

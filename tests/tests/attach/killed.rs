@@ -180,20 +180,17 @@ fn killed_at(number: usize, scene: &Scene, arguments: &[&str]) -> Result<bool> {
                 return Ok(seen > number);
             }
             WaitStatus::PtraceSyscall(thread) => {
-                match entered(thread) {
-                    Some((nr, _)) if nr == libc::SYS_write && arguments[0] == "run" => {
-                        if !std::mem::replace(&mut was_asked, true) {
-                            kill(pid, Signal::SIGTERM)?;
-                        }
+                let (nr, first) = entered(thread).unwrap_or_default();
+                let speaks = nr == libc::SYS_write && first == 2;
+                if speaks && arguments[0] == "run" && !std::mem::replace(&mut was_asked, true) {
+                    kill(pid, Signal::SIGTERM)?;
+                }
+                if is_change(nr, first) {
+                    seen += 1;
+                    if seen > number {
+                        kill(pid, Signal::SIGKILL)?;
+                        continue;
                     }
-                    Some((nr, command)) if is_change(nr, command) => {
-                        seen += 1;
-                        if seen > number {
-                            kill(pid, Signal::SIGKILL)?;
-                            continue;
-                        }
-                    }
-                    _ => {}
                 }
                 (thread, None)
             }
@@ -220,5 +217,5 @@ fn entered(thread: Pid) -> Option<(libc::c_long, u64)> {
 }
 
 fn is_change(nr: libc::c_long, command: u64) -> bool {
-    CHANGES.contains(&nr) || nr == libc::SYS_bpf && BPF_CHANGES.contains(&command)
+    CHANGES.contains(&nr) || (nr == libc::SYS_bpf && BPF_CHANGES.contains(&command))
 }
