@@ -74,9 +74,9 @@ pub enum Verb {
     Run(Run),
     /// Attach and pin under /sys/fs/bpf/fixer, then exit: the fix stays without any process
     Attach(Attach),
-    /// Undo attach
+    /// Undo attach, of any version of fixer, and remove what a killed fixer left
     Detach(Detach),
-    /// What `attach` left attached where, with its counters
+    /// What is attached where, who holds it, and what it has counted
     Status(Status),
     /// Prove on this kernel, in a scratch network namespace, that the fix works
     Selftest(Selftest),
@@ -141,7 +141,8 @@ pub struct Attach {
 }
 
 const ATTACH_EXAMPLES: &str = "\
-Where fixer is attached already, its program is replaced in one step and the counters go on.
+Where `fixer attach` was before, its program is replaced in one step and the counters go on. If one
+interface refuses, none is attached.
 
 Examples:
   fixer attach -i virbr0

@@ -184,6 +184,7 @@ impl Site {
     /// Detaches from everything and lets go of the namespace, so that it can end.
     pub fn leave(&mut self) -> Result<(), SiteError> {
         let outcome = self.close();
+        self.object.unclaim();
         for ifindex in mem::take(&mut self.links).into_keys() {
             self.names.forget(ifindex);
         }

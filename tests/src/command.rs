@@ -158,6 +158,11 @@ impl Running {
         self.end()
     }
 
+    /// Whether it has ended by itself.
+    pub fn is_over(&self) -> bool {
+        Process::of(self.pid()).and_then(|it| it.ends_within(Duration::ZERO)).unwrap_or(true)
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Result<Ended> {
         if !Process::of(self.pid())?.ends_within(PATIENCE)? {
@@ -250,8 +255,8 @@ impl Process {
     }
 
     /// Waits for its end, at most so long. Says whether it came.
-    pub fn ends_within(&self, patience: Duration) -> Result<bool> {
-        let patience = PollTimeout::try_from(patience)?;
+    pub fn ends_within(&self, patience: Duration) -> io::Result<bool> {
+        let patience = PollTimeout::try_from(patience).map_err(io::Error::other)?;
         let mut end = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         Ok(poll(&mut end, patience)? > 0)
     }

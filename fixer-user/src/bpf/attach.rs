@@ -4,20 +4,29 @@
 //! have the clsact qdisc with a filter on it, which stays until somebody removes it. Which of the
 //! two a kernel can do is found by trying.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{
+    fmt, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType,
-    tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions, qdisc_add_clsact},
+    tc::{SchedClassifierLinkId, TcAttachOptions},
 };
-use fixer_common::abi::{Hook, program};
+use fixer_common::abi::{self, Hook};
 use nix::net::if_::if_nametoindex;
 
 use super::{
     load::{LoadError, Object},
     remedy::{Explained, errno},
+    resident::{Holder, Resident, settled},
 };
-use crate::net::{links::Link, netns::NetNs, qdisc};
+use crate::net::{
+    claim::Claim,
+    filter::{self, Filter, Program},
+    links::Link,
+    turn::{Turn, TurnError},
+};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +74,16 @@ pub struct Attachment {
     pub hook: Hook,
     /// How it is attached.
     pub mode: Mode,
-    /// Whether the clsact qdisc was not there before.
-    pub made_qdisc: bool,
-    pub(super) link: SchedClassifierLinkId,
+    pub(super) held: Held,
+}
+
+/// What there is to an attachment.
+#[derive(Debug)]
+pub(super) enum Held {
+    /// A tcx link, which the object owns.
+    Link(SchedClassifierLinkId),
+    /// A filter on a clsact qdisc.
+    Filter(u32, Filter),
 }
 
 /// A program was not attached.
@@ -75,13 +91,8 @@ pub struct Attachment {
 pub enum AttachError {
     /// A fixer is there already.
     #[error(
-        "a fixer is already attached to {hook} of {interface} by {mode} (program {id}); stop its \
-         `fixer run`, or undo `fixer attach` with `fixer detach -i {interface}`{}",
-        if *mode == Mode::Clsact {
-            format!("; if it was killed: tc filter del dev {interface} {} pref 1", hook.name())
-        } else {
-            String::new()
-        },
+        "a fixer is already attached to {hook} of {interface} by {mode} (program {program}), {}",
+        held_by(interface, *holder),
         hook = hook.name()
     )]
     Occupied {
@@ -92,8 +103,13 @@ pub enum AttachError {
         /// How it is attached.
         mode: Mode,
         /// The program's id.
-        id: u32,
+        program: u32,
+        /// Who holds it.
+        holder: Holder,
     },
+    /// Another fixer is at work.
+    #[error(transparent)]
+    Turn(#[from] TurnError),
     /// The kernel refused.
     #[error("cannot attach to {hook} of {interface}: {cause}", hook = hook.name())]
     Refused {
@@ -109,45 +125,89 @@ pub enum AttachError {
     Load(#[from] LoadError),
 }
 
-/// The filters of ours on the clsact qdiscs of a namespace, found in one look for all interfaces:
-/// asking netlink about a thousand of them one by one takes seconds.
-#[derive(Debug, Default)]
-pub struct Filters(BTreeMap<(u32, Hook), u32>);
+/// Who holds it, and what to do.
+fn held_by(interface: &str, holder: Holder) -> String {
+    match holder {
+        Holder::Attach(version) if version == abi::VERSION => {
+            format!("put there by `fixer attach`; undo it: fixer detach -i {interface}")
+        }
+        Holder::Attach(version) => format!(
+            "put there by `fixer attach` of another version (ABI {version}, and this one is {}); \
+             take it off with `fixer detach -i {interface}`, of that version or of this one",
+            abi::VERSION
+        ),
+        Holder::Run(pid) => format!("held by the `fixer run` with process id {pid}; stop that first"),
+        Holder::Unknown | Holder::Nobody => {
+            "held by a process or a pin that cannot be seen from here; stop that `fixer run`, or use \
+             `fixer detach` where /sys/fs/bpf has its pins"
+                .to_owned()
+        }
+    }
+}
 
-impl Filters {
-    /// Looks at the calling thread's namespace. What cannot be found out is no reason not to attach.
-    pub fn look() -> Self {
-        let found = NetNs::current().and_then(|netns| qdisc::all_filters_named(&netns, &OURS));
-        let found = found.unwrap_or_default().into_iter();
-        Self(found.map(|(ifindex, hook, id)| ((ifindex, hook), id)).collect())
+impl From<&Resident> for AttachError {
+    fn from(there: &Resident) -> Self {
+        Self::Occupied {
+            interface: there.interface.clone(),
+            hook: there.hook,
+            mode: there.mode(),
+            program: there.program,
+            holder: there.holder,
+        }
+    }
+}
+
+/// The right to attach in a namespace, and who was there when it was got.
+#[derive(Debug)]
+pub struct Batch {
+    turn: Turn,
+    there: Vec<Resident>,
+}
+
+impl Batch {
+    /// Waits for its turn in the calling thread's namespace, and looks at these interfaces in one go.
+    pub fn begin<'a>(
+        links: impl Iterator<Item = (u32, &'a str)> + Clone,
+    ) -> Result<Self, AttachError> {
+        let turn = Turn::wait()?;
+        // Where it cannot be found out who is there, for want of a privilege, it is no reason not to
+        // attach: a packet that is fixed twice is still right.
+        Ok(Self { turn, there: settled(links).unwrap_or_default() })
     }
 }
 
 impl Object {
-    /// Attaches the hook's program to one of many interfaces of the calling thread's namespace.
+    /// Attaches the hook's program to an interface of the calling thread's namespace.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        hook: Hook,
+        wish: Wish,
+    ) -> Result<Attachment, AttachError> {
+        let ifindex = if_nametoindex(interface)
+            .map_err(|errno| refused(interface, hook, io::Error::from(errno)))?;
+        let batch = Batch::begin([(ifindex, interface)].into_iter())?;
+        self.attach_in(&batch, (ifindex, interface), hook, wish)
+    }
+
+    /// The same for one of many interfaces, before the programs that are already there: one that ends
+    /// the chain must not hide replies from us. It stays until it is detached; a filter that a killed
+    /// process left makes room for it.
     ///
     /// Attaching is by name, and a name may have gone to another interface since the link was read.
     /// Then nothing is attached, and that is no error: there is news about both on the way.
     pub fn attach_link(
         &mut self,
+        batch: &Batch,
         link: &Link,
         hook: Hook,
         wish: Wish,
-        filters: &Filters,
     ) -> Result<Option<Attachment>, AttachError> {
         let is_meant = || if_nametoindex(link.name.as_str()).is_ok_and(|now| now == link.ifindex);
         if !is_meant() {
             return Ok(None);
         }
-        let filter = filters.0.get(&(link.ifindex, hook)).map(|id| (*id, Mode::Clsact));
-        let resident = resident_by_link(&link.name, hook).or(filter);
-        let outcome = match resident {
-            Some((id, mode)) => {
-                let interface = link.name.clone();
-                Err(AttachError::Occupied { interface, hook, mode, id })
-            }
-            None => self.attach_unseen(&link.name, hook, wish),
-        };
+        let outcome = self.attach_in(batch, (link.ifindex, &link.name), hook, wish);
         if is_meant() {
             return outcome.map(Some);
         }
@@ -155,81 +215,103 @@ impl Object {
         Ok(None)
     }
 
-    /// Attaches the hook's program to an interface of the calling thread's namespace, before the
-    /// tcx programs that are already there: one that ends the chain must not hide replies from us.
-    pub fn attach(
+    fn attach_in(
         &mut self,
-        interface: &str,
+        Batch { turn, there }: &Batch,
+        (ifindex, interface): (u32, &str),
         hook: Hook,
         wish: Wish,
     ) -> Result<Attachment, AttachError> {
-        if let Some((id, mode)) = resident(interface, hook) {
-            let interface = interface.to_owned();
-            return Err(AttachError::Occupied { interface, hook, mode, id });
+        let here = |there: &&Resident| (there.ifindex, there.hook) == (ifindex, hook);
+        for resident in there.iter().filter(here) {
+            if !resident.reclaim()? {
+                return Err(resident.into());
+            }
         }
-        self.attach_unseen(interface, hook, wish)
+        self.claim(hook).map_err(|error| refused(interface, hook, error))?;
+        self.put(turn, (ifindex, interface), hook, wish, false)
     }
 
-    /// Attaches without a look at who is there.
-    fn attach_unseen(
+    /// Lets others see that the hook's program is in use, for as long as this object lives.
+    fn claim(&mut self, hook: Hook) -> io::Result<()> {
+        let program = self.classifier(hook).map_err(io::Error::other)?.info();
+        let program = program.map_err(io::Error::other)?.id();
+        let claim = Claim::on(program);
+        match claim {
+            // It was claimed for another interface.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            claim => {
+                self.claims.push(claim?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets go of what was claimed: a claim is a socket, and keeps its namespace alive.
+    pub fn unclaim(&mut self) {
+        self.claims.clear();
+    }
+
+    /// Attaches, whoever is there.
+    pub(super) fn put(
         &mut self,
-        interface: &str,
+        _turn: &Turn,
+        (ifindex, interface): (u32, &str),
         hook: Hook,
         wish: Wish,
+        stays: bool,
     ) -> Result<Attachment, AttachError> {
-        let refused = |error: ProgramError| AttachError::Refused {
-            interface: interface.to_owned(),
-            hook,
-            cause: Explained::new(error),
+        let attachment = |mode, held| {
+            let interface = interface.to_owned();
+            Attachment { interface, hook, mode, held }
         };
         let classifier = self.classifier(hook)?;
         if wish != Wish::Clsact {
             let tcx = TcAttachOptions::TcxOrder(LinkOrder::first());
             match classifier.attach_with_options(interface, attach_type(hook), tcx) {
-                Ok(link) => {
-                    let interface = interface.to_owned();
-                    return Ok(Attachment {
-                        interface,
-                        hook,
-                        mode: Mode::Tcx,
-                        made_qdisc: false,
-                        link,
-                    });
-                }
+                Ok(link) => return Ok(attachment(Mode::Tcx, Held::Link(link))),
                 Err(error) if wish == Wish::Auto && lacks_tcx(&error) => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(refused(interface, hook, error)),
             }
         }
-        let made_qdisc = add_clsact(interface).map_err(refused)?;
-        let mut filter = |priority| {
-            let options = NlOptions { priority, ..NlOptions::default() };
-            let options = TcAttachOptions::Netlink(options);
-            classifier.attach_with_options(interface, attach_type(hook), options)
-        };
-        // Somebody's filter of another kind may have the first place; then the kernel finds one.
-        let link = filter(FIRST).or_else(|_| filter(ANY)).map_err(|error| {
-            if made_qdisc {
-                // The refusal is what matters; that this fails too would only hide it.
-                let _ = qdisc::remove_unused_clsact_of(interface);
-            }
-            refused(error)
-        })?;
-        let interface = interface.to_owned();
-        Ok(Attachment { interface, hook, mode: Mode::Clsact, made_qdisc, link })
+        let version = abi::VERSION as u16;
+        let filter = on_filter(classifier, hook, |program| {
+            filter::add(ifindex, hook, program, version, stays)
+        });
+        let filter = filter.map_err(|error| refused(interface, hook, error))?;
+        Ok(attachment(Mode::Clsact, Held::Filter(ifindex, filter)))
     }
 
     /// Takes a program off. An interface that is gone took it along: that is no error.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
-        let hook = attachment.hook;
-        match self.classifier(hook)?.detach(attachment.link) {
-            Err(error) if !is_gone(&error) => Err(AttachError::Refused {
-                interface: attachment.interface,
-                hook,
-                cause: Explained::new(error),
-            }),
-            _ => Ok(()),
+        let Attachment { interface, hook, held, .. } = attachment;
+        match held {
+            Held::Link(link) => match self.classifier(hook)?.detach(link) {
+                Err(error) if !is_gone(&error) => Err(refused(&interface, hook, error)),
+                _ => Ok(()),
+            },
+            Held::Filter(ifindex, filter) => filter::remove(ifindex, hook, &filter)
+                .map_err(|error| refused(&interface, hook, error)),
         }
     }
+}
+
+/// Hands a program to whoever puts it into a filter.
+pub(super) fn on_filter<T>(
+    classifier: &SchedClassifier,
+    hook: Hook,
+    act: impl FnOnce(Program<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    let fd = classifier.fd().map_err(io::Error::other)?;
+    act(Program { fd: fd.as_fd().as_raw_fd(), name: Object::program_name(hook) })
+}
+
+pub(super) fn refused(
+    interface: &str,
+    hook: Hook,
+    error: impl std::error::Error + 'static,
+) -> AttachError {
+    AttachError::Refused { interface: interface.to_owned(), hook, cause: Explained::new(error) }
 }
 
 pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
@@ -239,67 +321,11 @@ pub(super) const fn attach_type(hook: Hook) -> TcAttachType {
     }
 }
 
-/// The priority of a filter that comes before the others: one that ends the chain must not hide
-/// replies from us.
-const FIRST: u16 = 1;
-
-/// The priority that lets the kernel choose.
-const ANY: u16 = 0;
-
-/// The id of a program of ours that is at a hook already, and how it is attached. Where that cannot
-/// be found out, for want of a privilege, it is no reason not to attach: a packet that is fixed twice
-/// is still right.
-fn resident(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
-    [Mode::Tcx, Mode::Clsact].into_iter().find_map(|mode| {
-        let ids = residents(interface, hook, mode).unwrap_or_default();
-        ids.first().map(|id| (*id, mode))
-    })
-}
-
-/// The same for tcx alone.
-fn resident_by_link(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
-    let ids = residents(interface, hook, Mode::Tcx).unwrap_or_default();
-    ids.first().map(|id| (*id, Mode::Tcx))
-}
-
-/// The names of our programs.
-const OURS: [&str; 2] = [program::EGRESS, program::INGRESS];
-
-/// The ids of our programs at a hook of an interface of the calling thread's namespace.
-pub(super) fn residents(interface: &str, hook: Hook, mode: Mode) -> io::Result<Vec<u32>> {
-    match mode {
-        Mode::Tcx => match SchedClassifier::query_tcx(interface, attach_type(hook)) {
-            Ok((_, programs)) => Ok(programs
-                .iter()
-                .filter(|program| program.name_as_str().is_some_and(|name| OURS.contains(&name)))
-                .map(|program| program.id())
-                .collect()),
-            Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
-            Err(error) => Err(io::Error::other(error)),
-        },
-        Mode::Clsact => qdisc::filters_named(&NetNs::current()?, interface, hook, &OURS),
-    }
-}
-
 /// Kernels before 6.6 know no such attach type; some are built without it.
-fn lacks_tcx(error: &ProgramError) -> bool {
+pub(super) fn lacks_tcx(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::EINVAL | libc::ENOTSUP))
 }
 
 fn is_gone(error: &ProgramError) -> bool {
     matches!(errno(error), Some(libc::ENODEV | libc::ENOENT | libc::EINVAL))
-}
-
-/// Adds the clsact qdisc, and says whether it was not there before.
-fn add_clsact(interface: &str) -> Result<bool, ProgramError> {
-    match qdisc_add_clsact(interface) {
-        Ok(()) => Ok(true),
-        Err(error) => {
-            let error = ProgramError::from(error);
-            match errno(&error).map(io::Error::from_raw_os_error).map(|error| error.kind()) {
-                Some(io::ErrorKind::AlreadyExists) => Ok(false),
-                _ => Err(error),
-            }
-        }
-    }
 }

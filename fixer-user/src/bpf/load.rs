@@ -19,6 +19,7 @@ use fixer_common::{
 use zerocopy::IntoBytes as _;
 
 use super::{OBJECT, remedy::Explained};
+use crate::net::claim::Claim;
 
 /// What a program is to do.
 #[derive(Clone, Debug)]
@@ -78,6 +79,8 @@ pub struct Object {
     pub(super) ebpf: Ebpf,
     /// Forwards the programs' log lines to the `log` crate.
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    /// What tells others that the programs are in use.
+    pub(super) claims: Vec<Claim>,
 }
 
 impl Object {
@@ -117,7 +120,7 @@ impl Object {
         for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
             loader.map_pin_path(name, dir.join(name));
         }
-        let mut object = Self { ebpf: loader.load(object)?, logger: None };
+        let mut object = Self { ebpf: loader.load(object)?, logger: None, claims: Vec::new() };
         object.set_events(config.events)?;
         if config.log {
             object.logger = aya_log::EbpfLogger::init(&mut object.ebpf).ok();
@@ -134,10 +137,7 @@ impl Object {
 
     /// The program for a hook, loaded.
     pub fn classifier(&mut self, hook: Hook) -> Result<&mut SchedClassifier, LoadError> {
-        let name = match hook {
-            Hook::Egress => program::EGRESS,
-            Hook::Ingress => program::INGRESS,
-        };
+        let name = Self::program_name(hook);
         let program = self.ebpf.program_mut(name).ok_or(LoadError::Lacks(name))?;
         let classifier: &mut SchedClassifier =
             program.try_into().map_err(|_| LoadError::Lacks(name))?;
@@ -145,6 +145,14 @@ impl Object {
             classifier.load()?;
         }
         Ok(classifier)
+    }
+
+    /// The name of the program for a hook.
+    pub(super) const fn program_name(hook: Hook) -> &'static str {
+        match hook {
+            Hook::Egress => program::EGRESS,
+            Hook::Ingress => program::INGRESS,
+        }
     }
 
     /// Passes on the log lines that the programs wrote since the last call.

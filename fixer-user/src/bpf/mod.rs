@@ -5,6 +5,7 @@ pub mod counters;
 pub mod load;
 pub mod pin;
 pub mod remedy;
+pub mod resident;
 pub mod ring;
 
 /// The compiled object that `fixer` carries, built from the crate `fixer-ebpf`.

@@ -1,47 +1,45 @@
-//! What stays when fixer has gone: links, programs and maps, pinned on the BPF file system.
+//! What stays when fixer has gone: tcx links and maps, pinned on the BPF file system.
 //!
-//! `/sys/fs/bpf/fixer/v2/<namespace>/` holds the maps under their names and, for each hook of each
-//! interface, either a tcx link (`4-egress`) or, where the kernel has no tcx, the program of a clsact
-//! filter (`4-egress-clsact-1-1-made`, with the filter's priority and handle, and whether the qdisc was
-//! made for it: such a filter is no object that could be pinned, and is found again by these). The version is that of the ABI, so a
-//! fixer never meets maps that it does not understand. The namespace is the inode number of its file.
+//! `/sys/fs/bpf/fixer/v2/<namespace>/` holds the maps under their names, and for each tcx link a pin
+//! with the interface's index and the hook (`4-egress`). A clsact filter stays without a pin. The
+//! version is that of the ABI, so a fixer never takes maps for its own that it does not understand. The
+//! namespace is the inode number of its file.
+//!
+//! A process may be killed between any two of these. What is there is always one of: nothing, maps
+//! without an attachment (the next `attach` uses them, `detach` removes them), or all of it.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use aya::{
-    maps::{Map, MapData, MapError},
+    maps::{Map, MapData, MapError, MapInfo},
     programs::{
-        SchedClassifier,
         links::{FdLink, PinnedLink},
-        tc::{SchedClassifierLink, TcHandle},
+        tc::SchedClassifierLink,
     },
 };
 use fixer_common::abi::{self, Hook, map};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 use super::{
-    attach::{AttachError, Attachment, Mode, Wish, attach_type, residents},
-    counters::{self, Row},
+    attach::{AttachError, Held, Mode, Wish, on_filter},
+    counters,
     load::{Config, LoadError, Object},
     remedy::Explained,
+    resident::{Holder, Resident},
 };
-use crate::net::netns::NetNs;
+use crate::net::{
+    filter,
+    netns::{NetNs, OWN},
+    turn::Turn,
+};
 
 /// Where the BPF file system is.
 const BPFFS: &str = "/sys/fs/bpf";
-
-/// What separates the parts of a clsact filter's pin.
-const CLSACT: &str = "clsact";
-
-/// The qdisc of a filter was made for it.
-const MADE: &str = "made";
-
-/// The qdisc of a filter was there before.
-const FOUND: &str = "found";
 
 /// Something about the pins went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -51,17 +49,7 @@ pub enum PinError {
         "{BPFFS} is no BPF file system, so nothing can stay attached; mount one: mount -t bpf bpf {BPFFS}"
     )]
     NoBpffs,
-    /// A file of the pins could not be made, read or removed.
-    #[error("cannot {what} {}: {source}", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// The kernel refused.
+    /// The kernel or the file system refused.
     #[error("cannot {what} {}: {cause}", path.display())]
     Refused {
         /// What was tried.
@@ -71,6 +59,20 @@ pub enum PinError {
         /// Why it failed, and what to do.
         cause: Explained,
     },
+    /// A map has our version's name and another shape.
+    #[error(
+        "the pinned map {} has another shape than this fixer's ({found}, and not {wanted}); \
+         `fixer detach --all` in this namespace removes it, with what is attached and counted",
+        path.display()
+    )]
+    Shape {
+        /// The map.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        wanted: String,
+    },
     /// The programs were not attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -79,68 +81,11 @@ pub enum PinError {
     Load(#[from] LoadError),
 }
 
-/// A hook that has a pin.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pinned {
-    /// The interface's index.
-    pub ifindex: u32,
-    /// The hook.
-    pub hook: Hook,
-    /// The clsact filter; `None`: it is a tcx link.
-    filter: Option<Filter>,
-}
-
-/// Where a clsact filter is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Filter {
-    priority: u16,
-    handle: u32,
-    made_qdisc: bool,
-}
-
-impl Pinned {
-    /// How it is attached.
-    pub const fn mode(&self) -> Mode {
-        match self.filter {
-            None => Mode::Tcx,
-            Some(_) => Mode::Clsact,
-        }
-    }
-
-    /// Whether the clsact qdisc was made for it.
-    pub fn made_qdisc(&self) -> bool {
-        self.filter.is_some_and(|filter| filter.made_qdisc)
-    }
-
-    fn name(&self) -> String {
-        let Self { ifindex, hook, filter } = self;
-        match filter {
-            None => format!("{ifindex}-{}", hook.name()),
-            Some(Filter { priority, handle, made_qdisc }) => {
-                let qdisc = if *made_qdisc { MADE } else { FOUND };
-                format!("{ifindex}-{}-{CLSACT}-{priority}-{handle}-{qdisc}", hook.name())
-            }
-        }
-    }
-
-    fn parse(name: &str) -> Option<Self> {
-        let parts: Vec<_> = name.split('-').collect();
-        let (ifindex, hook, filter) = match parts[..] {
-            [ifindex, hook] => (ifindex, hook, None),
-            [ifindex, hook, CLSACT, priority, handle, qdisc @ (MADE | FOUND)] => {
-                let (priority, handle) = (priority.parse().ok()?, handle.parse().ok()?);
-                (ifindex, hook, Some(Filter { priority, handle, made_qdisc: qdisc == MADE }))
-            }
-            _ => return None,
-        };
-        let hook = [Hook::Egress, Hook::Ingress].into_iter().find(|known| known.name() == hook)?;
-        Some(Self { ifindex: ifindex.parse().ok()?, hook, filter })
-    }
-}
-
-/// The pins of one network namespace.
+/// The pins of one network namespace and one version of the ABI.
 #[derive(Clone, Debug)]
 pub struct Pins {
+    /// The version.
+    pub version: u32,
     dir: PathBuf,
 }
 
@@ -151,195 +96,215 @@ impl Pins {
         if !is_bpffs {
             return Err(PinError::NoBpffs);
         }
-        let version = Path::new(BPFFS).join("fixer").join(format!("v{}", abi::VERSION));
-        let inode = netns.file().metadata().map_err(file("look at", &version))?.ino();
-        Ok(Self { dir: version.join(inode.to_string()) })
+        let root = Path::new(BPFFS);
+        let inode = netns.file().metadata().map_err(refused("look at", root))?.ino();
+        Ok(Self::at(abi::VERSION, inode))
     }
 
-    /// Every hook that has a pin, in order.
-    pub fn list(&self) -> Result<Vec<Pinned>, PinError> {
-        let mut found = Vec::new();
-        let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-            entries => entries.map_err(file("read", &self.dir))?,
-        };
-        for entry in entries {
-            let name = entry.map_err(file("read", &self.dir))?.file_name();
-            found.extend(name.to_str().and_then(Pinned::parse));
-        }
-        found.sort();
-        Ok(found)
+    fn at(version: u32, inode: u64) -> Self {
+        let dir = root().join(format!("v{version}")).join(inode.to_string());
+        Self { version, dir }
+    }
+
+    /// The pins in a namespace of this version, and of every other that has some.
+    pub fn every(netns: &NetNs) -> Result<Vec<Self>, PinError> {
+        let mut every = vec![Self::of(netns)?];
+        let found = found(netns.file().metadata()).map_err(refused("read", &root()))?;
+        every.extend(found.into_iter().filter(|pins| pins.version != abi::VERSION));
+        Ok(every)
     }
 
     /// Loads an object whose maps are pinned here, or found here with what they have counted.
     pub fn load(&self, config: &Config) -> Result<Object, PinError> {
-        fs::create_dir_all(&self.dir).map_err(file("make", &self.dir))?;
+        self.check_shapes(config)?;
+        fs::create_dir_all(&self.dir).map_err(refused("make", &self.dir))?;
         Ok(Object::load_pinned(config, &self.dir)?)
     }
 
-    /// Attaches to a hook and pins that. Where a pin is already, its program is replaced in one step:
-    /// no packet passes unseen. Says whether that was so, and how it is attached.
+    /// A map that is taken from here must be like the one that the object would make: a program that
+    /// was built for another would count where nobody looks.
+    fn check_shapes(&self, config: &Config) -> Result<(), PinError> {
+        let pinned: Vec<_> =
+            map::ALL.into_iter().filter(|name| self.dir.join(name).exists()).collect();
+        if pinned.is_empty() {
+            return Ok(());
+        }
+        let fresh = Object::load(config)?;
+        for name in pinned {
+            let path = self.dir.join(name);
+            let found = MapInfo::from_pin(&path).map_err(refused("read", &path))?;
+            let wanted = fresh.map_info(name).map_err(refused("compare", &path))?;
+            let (found, wanted) = (shape(&found), shape(&wanted));
+            if found != wanted {
+                return Err(PinError::Shape { path, found, wanted });
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches to a hook of an interface of the calling thread's namespace, so that it stays. Where
+    /// this version is already, its program is replaced in one step: no packet passes unseen. Says
+    /// whether that was so, and how it is attached.
     pub fn attach(
         &self,
+        turn: &Turn,
         object: &mut Object,
         (ifindex, interface): (u32, &str),
-        hook: Hook,
-        wish: Wish,
+        (hook, wish): (Hook, Wish),
+        there: Option<&Resident>,
     ) -> Result<(bool, Mode), PinError> {
-        let here = |pinned: &Pinned| (pinned.ifindex, pinned.hook) == (ifindex, hook);
-        if let Some(old) = self.list()?.into_iter().find(here) {
-            if self.is_alive(&old, interface)? {
-                self.replace(object, interface, &old)?;
-                return Ok((true, old.mode()));
+        let path = self.link(ifindex, hook);
+        match there.map(|there| (there, there.holder, &there.filter)) {
+            Some((there, Holder::Attach(abi::VERSION), None)) => {
+                replace_link(object, hook, &path)?;
+                return Ok((true, there.mode()));
             }
-            self.forget(&old)?;
-        }
-        let attachment = object.attach(interface, hook, wish)?;
-        let mode = attachment.mode;
-        self.pin(object, ifindex, attachment)?;
-        Ok((false, mode))
-    }
-
-    /// Whether the program behind a pin is at that hook of this interface of the calling thread's
-    /// namespace. Indexes and inode numbers are given again: a pin may be of an interface, or of a
-    /// namespace, that is gone, and a filter may have been replaced by somebody else's.
-    pub fn is_alive(&self, pinned: &Pinned, interface: &str) -> Result<bool, PinError> {
-        let path = self.path(pinned);
-        let behind = match pinned.filter {
-            None => PinnedLink::from_pin(&path)
-                .and_then(|link| FdLink::from(link).info())
-                .map(|link| link.program_id())
-                .map_err(refused("look at", &path))?,
-            Some(_) => SchedClassifier::from_pin(&path)
-                .and_then(|program| program.info())
-                .map(|program| program.id())
-                .map_err(refused("look at", &path))?,
-        };
-        let there = residents(interface, pinned.hook, pinned.mode())
-            .map_err(file("find the interface's programs for", &path))?;
-        Ok(there.contains(&behind))
-    }
-
-    /// Removes a pin that holds nothing any more, with what was counted for it.
-    pub fn forget(&self, pinned: &Pinned) -> Result<(), PinError> {
-        let path = self.path(pinned);
-        fs::remove_file(&path).map_err(file("remove", &path))?;
-        let path = self.dir.join(map::COUNTERS);
-        if path.exists() {
-            counters::forget(MapData::from_pin(&path), pinned.ifindex, pinned.hook)
-                .map_err(refused("clean", &path))?;
-        }
-        Ok(())
-    }
-
-    fn replace(&self, object: &mut Object, interface: &str, old: &Pinned) -> Result<(), PinError> {
-        let path = self.path(old);
-        let link = match old.filter {
-            None => PinnedLink::from_pin(&path)
-                .and_then(|pinned| SchedClassifierLink::try_from(FdLink::from(pinned)))
-                .map_err(refused("open", &path))?,
-            Some(filter) => filter_link(interface, old.hook, filter)
-                .map_err(file("find the interface of", &path))?,
-        };
-        let classifier = object.classifier(old.hook)?;
-        let link = classifier
-            .attach_to_link(link)
-            .and_then(|link| classifier.take_link(link))
-            .map_err(refused("replace the program of", &path))?;
-        if old.filter.is_some() {
-            // The filter is not ours to remove when this value goes.
-            std::mem::forget(link);
-            fs::remove_file(&path).map_err(file("remove", &path))?;
-            classifier.pin(&path).map_err(refused("pin", &path))?;
-        }
-        Ok(())
-    }
-
-    fn pin(
-        &self,
-        object: &mut Object,
-        ifindex: u32,
-        attachment: Attachment,
-    ) -> Result<(), PinError> {
-        let hook = attachment.hook;
-        let classifier = object.classifier(hook)?;
-        let made_qdisc = attachment.made_qdisc;
-        let link = classifier.take_link(attachment.link).map_err(refused("take", &self.dir))?;
-        let place = match (link.priority(), link.handle()) {
-            (Ok(priority), Ok(handle)) => {
-                let handle = handle.into();
-                Pinned { ifindex, hook, filter: Some(Filter { priority, handle, made_qdisc }) }
+            Some((there, Holder::Attach(abi::VERSION), Some(old))) => {
+                on_filter(object.classifier(hook)?, hook, |program| {
+                    filter::replace(ifindex, hook, old, program)
+                })
+                .map_err(refused("replace the program of the filter for", &path))?;
+                return Ok((true, there.mode()));
             }
-            _ => Pinned { ifindex, hook, filter: None },
-        };
-        let path = self.path(&place);
-        if place.filter.is_some() {
-            // If this fails the link goes out of scope, and takes the filter along.
-            classifier.pin(&path).map_err(refused("pin", &path))?;
-            std::mem::forget(link);
-        } else {
+            Some((there, ..)) if !there.reclaim()? => return Err(AttachError::from(there).into()),
+            Some(_) | None => {}
+        }
+        // Indexes are given again: what is here is of an interface that is gone.
+        remove_file(&path)?;
+        self.forget(ifindex, hook)?;
+        let attachment = object.put(turn, (ifindex, interface), hook, wish, true)?;
+        if let Held::Link(link) = attachment.held {
+            let link = object.classifier(hook)?.take_link(link);
+            let link = link.map_err(refused("take the link for", &path))?;
             let link = FdLink::try_from(link).map_err(refused("take the link for", &path))?;
             link.pin(&path).map_err(refused("pin", &path))?;
         }
-        Ok(())
+        Ok((false, attachment.mode))
     }
 
-    /// Detaches what is alive behind a pin.
-    pub fn detach(&self, pinned: &Pinned, interface: &str) -> Result<(), PinError> {
-        let path = self.path(pinned);
-        if let Some(filter) = pinned.filter {
-            // Dropping it removes the filter.
-            drop(filter_link(interface, pinned.hook, filter).map_err(file("find", &path))?);
+    /// Detaches what is there by `fixer attach` of this version. A link goes with its pin, if a little
+    /// later.
+    pub fn detach(&self, there: &Resident) -> Result<(), PinError> {
+        let Resident { ifindex, hook, filter, .. } = there;
+        let path = self.link(*ifindex, *hook);
+        match filter {
+            Some(filter) => filter::remove(*ifindex, *hook, filter)
+                .map_err(refused("remove the filter of", &path))?,
+            None => remove_file(&path)?,
         }
-        self.forget(pinned)
+        self.forget(*ifindex, *hook)
     }
 
-    /// Removes the maps, and what was counted in them, once nothing is attached any more.
-    pub fn tidy(&self) -> Result<(), PinError> {
-        if !self.dir.exists() || !self.list()?.is_empty() {
+    /// Removes what was counted at a hook, if this fixer can read it.
+    fn forget(&self, ifindex: u32, hook: Hook) -> Result<(), PinError> {
+        let path = self.dir.join(map::COUNTERS);
+        if self.version != abi::VERSION || !path.exists() {
             return Ok(());
         }
-        fs::remove_dir_all(&self.dir).map_err(file("remove", &self.dir))?;
-        // The directories above are there for other namespaces too, unless they are empty.
+        counters::forget(MapData::from_pin(&path), ifindex, hook).map_err(refused("clean", &path))
+    }
+
+    /// Removes the pins that hold nothing any more; with the last, the maps and what was counted in
+    /// them. Given is all that is left in the namespace.
+    pub fn tidy(&self, left: &[Resident]) -> Result<(), PinError> {
+        let ours: Vec<_> =
+            left.iter().filter(|there| there.holder == Holder::Attach(self.version)).collect();
+        if !ours.is_empty() {
+            for (ifindex, hook) in self.links()? {
+                let is_there = |there: &&&Resident| (there.ifindex, there.hook) == (ifindex, hook);
+                if !ours.iter().any(|there| is_there(&there)) {
+                    remove_file(&self.link(ifindex, hook))?;
+                }
+            }
+            return Ok(());
+        }
+        match fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            outcome => outcome.map_err(refused("remove", &self.dir))?,
+        }
+        // The directories above are there for other namespaces too, unless they are empty. One that was
+        // killed may have removed the lower one already.
         let above = self.dir.ancestors().skip(1).take_while(|dir| *dir != Path::new(BPFFS));
-        above.map_while(|dir| fs::remove_dir(dir).ok()).for_each(drop);
+        for dir in above {
+            let _ = fs::remove_dir(dir);
+        }
         Ok(())
     }
 
-    /// The counters of what is pinned here.
-    pub fn counters(&self) -> Result<Vec<Row>, PinError> {
-        let path = self.dir.join(map::COUNTERS);
-        if !path.exists() {
-            return Ok(Vec::new());
-        }
-        let read = || -> Result<Vec<Row>, MapError> {
-            counters::rows(&Map::PerCpuHashMap(MapData::from_pin(&path)?))
-        };
-        read().map_err(refused("read", &path))
+    /// The links that are pinned.
+    fn links(&self) -> Result<Vec<(u32, Hook)>, PinError> {
+        let entries = fs::read_dir(&self.dir).map_err(refused("read", &self.dir))?;
+        Ok(entries.flatten().filter_map(|entry| parse(entry.file_name().to_str()?)).collect())
     }
 
-    fn path(&self, pinned: &Pinned) -> PathBuf {
-        self.dir.join(pinned.name())
+    fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
+        self.dir.join(format!("{ifindex}-{}", hook.name()))
+    }
+
+    /// Whether the link at a hook is pinned.
+    pub(super) fn has_link(&self, ifindex: u32, hook: Hook) -> bool {
+        self.link(ifindex, hook).exists()
     }
 }
 
-/// A filter of ours by what is known of it.
-fn filter_link(
-    interface: &str,
-    hook: Hook,
-    Filter { priority, handle, .. }: Filter,
-) -> io::Result<SchedClassifierLink> {
-    SchedClassifierLink::attached(
-        interface,
-        attach_type(hook),
-        priority,
-        TcHandle::from(handle),
-        None,
-    )
+/// The pins of the calling thread's namespace, by the id of the map of counters among them.
+pub(super) fn by_counters() -> io::Result<BTreeMap<u32, Pins>> {
+    let every = found(fs::metadata(OWN))?;
+    let with_id = every.into_iter().filter_map(|pins| {
+        let counters = MapInfo::from_pin(pins.dir.join(map::COUNTERS)).ok()?;
+        Some((counters.id(), pins))
+    });
+    Ok(with_id.collect())
 }
 
-fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> PinError + 'a {
-    move |source| PinError::File { what, path: path.to_owned(), source }
+fn root() -> PathBuf {
+    Path::new(BPFFS).join("fixer")
+}
+
+/// The pins of every version for a namespace.
+fn found(netns: io::Result<fs::Metadata>) -> io::Result<Vec<Pins>> {
+    let inode = netns?.ino();
+    let entries = match fs::read_dir(root()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let version = |name: &str| name.strip_prefix('v')?.parse().ok();
+    let pins = entries
+        .flatten()
+        .filter_map(|entry| version(entry.file_name().to_str()?))
+        .map(|version| Pins::at(version, inode));
+    Ok(pins.filter(|pins| pins.dir.exists()).collect())
+}
+
+fn parse(name: &str) -> Option<(u32, Hook)> {
+    let (ifindex, hook) = name.split_once('-')?;
+    let hook = [Hook::Egress, Hook::Ingress].into_iter().find(|known| known.name() == hook)?;
+    Some((ifindex.parse().ok()?, hook))
+}
+
+fn replace_link(object: &mut Object, hook: Hook, path: &Path) -> Result<(), PinError> {
+    let link = PinnedLink::from_pin(path)
+        .and_then(|pinned| SchedClassifierLink::try_from(FdLink::from(pinned)))
+        .map_err(refused("open", path))?;
+    let classifier = object.classifier(hook)?;
+    classifier
+        .attach_to_link(link)
+        .and_then(|link| classifier.take_link(link))
+        .map(drop)
+        .map_err(refused("replace the program of", path))
+}
+
+fn shape(map: &MapInfo) -> String {
+    let kind = map.map_type().map_or_else(|_| "unknown".to_owned(), |kind| format!("{kind:?}"));
+    let (key, value, most) = (map.key_size(), map.value_size(), map.max_entries());
+    format!("{kind} of {most} with keys of {key} and values of {value} bytes")
+}
+
+fn remove_file(path: &Path) -> Result<(), PinError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(refused("remove", path)),
+    }
 }
 
 fn refused<'a, E: std::error::Error + 'static>(
@@ -349,28 +314,35 @@ fn refused<'a, E: std::error::Error + 'static>(
     move |error| PinError::Refused { what, path: path.to_owned(), cause: Explained::new(error) }
 }
 
+impl Object {
+    /// What a map of this object is like.
+    fn map_info(&self, name: &'static str) -> Result<MapInfo, MapError> {
+        match self.ebpf.map(name) {
+            Some(
+                Map::Array(data)
+                | Map::PerCpuArray(data)
+                | Map::PerCpuHashMap(data)
+                | Map::RingBuf(data),
+            ) => data.info(),
+            _ => Err(MapError::InvalidName { name: name.to_owned() }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_pin_is_found_again_by_its_name() {
-        for (pinned, name) in [
-            (Pinned { ifindex: 4, hook: Hook::Egress, filter: None }, "4-egress"),
-            (
-                Pinned {
-                    ifindex: 12,
-                    hook: Hook::Ingress,
-                    filter: Some(Filter { priority: 49152, handle: 1, made_qdisc: true }),
-                },
-                "12-ingress-clsact-49152-1-made",
-            ),
-        ] {
-            assert_eq!(pinned.name(), name);
-            assert_eq!(Pinned::parse(name), Some(pinned));
+    fn a_link_is_found_again_by_its_name() {
+        let pins = Pins::at(abi::VERSION, 7);
+        for (ifindex, hook) in [(4, Hook::Egress), (12, Hook::Ingress)] {
+            let path = pins.link(ifindex, hook);
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
+            assert_eq!(parse(name), Some((ifindex, hook)));
         }
         for other in ["COUNTERS", "4-sideways", "x-egress", "4-egress-clsact-1-1", ""] {
-            assert_eq!(Pinned::parse(other), None, "{other}");
+            assert_eq!(parse(other), None, "{other}");
         }
     }
 }

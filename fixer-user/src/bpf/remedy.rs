@@ -58,6 +58,12 @@ fn remedy(errno: i32) -> Option<String> {
             "the kernel has no memory left for BPF; before 5.11 raise the limit: ulimit -l unlimited"
                 .to_owned(),
         ),
+        libc::EROFS => Some(
+            "the BPF file system is mounted read-only; mount -o remount,rw /sys/fs/bpf".to_owned(),
+        ),
+        libc::EMFILE | libc::ENFILE => {
+            Some("too many files are open; raise the limit: ulimit -n 4096".to_owned())
+        }
         _ => None,
     }
 }

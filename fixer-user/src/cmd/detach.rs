@@ -1,4 +1,4 @@
-//! `fixer detach`: undo `fixer attach`.
+//! `fixer detach`: undo `fixer attach`, of whatever version, and remove what a killed fixer left.
 
 use std::collections::BTreeSet;
 
@@ -6,9 +6,18 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{Outcome, checks};
 use crate::{
-    bpf::pin::Pins,
+    bpf::{
+        attach::AttachError,
+        pin::Pins,
+        resident::{Holder, Resident, settled},
+    },
     cli,
-    net::{links, qdisc},
+    hurry::Hurry,
+    net::{
+        links::{self, Link},
+        netns::NetNs,
+        turn::Turn,
+    },
     site::place,
 };
 
@@ -20,35 +29,40 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
         selection.patterns.iter().filter(|pattern| pattern.is_plain()).map(|p| p.given()).collect();
     let mut count = 0;
     for netns in checks::namespaces(&args.select)? {
-        let pins = Pins::of(&netns)?;
+        let every = Pins::every(&netns)?;
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        for pinned in pins.list()? {
-            if !args.hook.each().contains(&pinned.hook) {
-                continue;
-            }
-            let Some(link) = links.iter().find(|link| link.ifindex == pinned.ifindex) else {
-                pins.forget(&pinned)?;
-                continue;
+        let names = || links.iter().map(|link| (link.ifindex, link.name.as_str()));
+        let (_turn, there) = netns.run(|| -> Result<_> {
+            let turn = Turn::wait()?;
+            Ok((turn, settled(names())?))
+        })??;
+        let is_meant = |there: &&Resident| {
+            let link = links.iter().find(|link| link.ifindex == there.ifindex);
+            let selected = |link: &Link| args.all || selection.means(link);
+            args.hook.each().contains(&there.hook) && link.is_some_and(selected)
+        };
+        let _hurry = Hurry::for_many(there.len());
+        let gone = detach(args, &netns, &every, there.iter().filter(is_meant))?;
+        let left = netns.run(|| settled(names()))??;
+        for there in &gone {
+            let is_it = |left: &&Resident| {
+                (left.ifindex, left.hook, left.program)
+                    == (there.ifindex, there.hook, there.program)
             };
-            if !args.all && !selection.means(link) {
-                continue;
+            if let Some(left) = left.iter().find(is_it) {
+                bail!(AttachError::from(left));
             }
-            if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {
-                pins.forget(&pinned)?;
-                continue;
-            }
-            netns.run(|| pins.detach(&pinned, &link.name))??;
-            if pinned.made_qdisc() {
-                qdisc::remove_unused_clsact(&netns, link.ifindex).with_context(|| {
-                    format!("cannot remove the clsact qdisc of {}", place(&netns, &link.name))
-                })?;
-            }
-            println!("detached from {} of {}", pinned.hook.name(), place(&netns, &link.name));
-            unknown.remove(link.name.as_str());
+            println!(
+                "{} {} of {}",
+                verb(there),
+                there.hook.name(),
+                place(&netns, &there.interface)
+            );
+            unknown.remove(there.interface.as_str());
             count += 1;
         }
-        pins.tidy()?;
+        every.iter().try_for_each(|pins| pins.tidy(&left))?;
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
@@ -58,4 +72,38 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
         println!("nothing was attached");
     }
     Ok(Outcome::Done)
+}
+
+/// Detaches what stays for nobody. What a process holds is that process's to detach.
+fn detach<'a>(
+    args: &cli::Detach,
+    netns: &NetNs,
+    every: &[Pins],
+    meant: impl Iterator<Item = &'a Resident> + Send,
+) -> Result<Vec<&'a Resident>> {
+    netns.run(|| {
+        let mut gone = Vec::new();
+        for there in meant {
+            match there.holder {
+                Holder::Run(_) | Holder::Unknown if args.all => continue,
+                Holder::Run(_) | Holder::Unknown => bail!(AttachError::from(there)),
+                Holder::Attach(version) => {
+                    match every.iter().find(|pins| pins.version == version) {
+                        Some(pins) => pins.detach(there)?,
+                        None => there.remove_filter()?,
+                    }
+                }
+                Holder::Nobody => there.remove_filter()?,
+            }
+            gone.push(there);
+        }
+        Ok(gone)
+    })?
+}
+
+fn verb(there: &Resident) -> &'static str {
+    match there.holder {
+        Holder::Nobody => "removed what a killed fixer left at",
+        _ => "detached from",
+    }
 }

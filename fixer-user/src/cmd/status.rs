@@ -1,4 +1,4 @@
-//! `fixer status`: what `fixer attach` left attached, with its counters.
+//! `fixer status`: what is attached, who holds it, and what it has counted.
 
 use std::collections::BTreeMap;
 
@@ -7,44 +7,32 @@ use serde::Serialize;
 
 use super::{Outcome, checks};
 use crate::{
-    bpf::{counters::Row, pin::Pins},
+    bpf::{
+        counters::Row,
+        pin::Pins,
+        resident::{Holder, Resident, settled},
+    },
     cli,
     net::{links, netns::NetNs},
-    site::place,
     summary::counts,
 };
 
-/// Prints a line or an object for every hook that is attached.
+/// Prints a table with a line, or an array with an object, for every hook that is attached.
 pub fn run(args: &cli::Status) -> Result<Outcome> {
     let selection = args.select.selection();
+    let is_all = !selection.auto && selection.patterns.is_empty();
     let mut entries = Vec::new();
     for netns in checks::namespaces(&args.select)? {
-        let pins = Pins::of(&netns)?;
-        let links = links::list(&netns)
+        Pins::of(&netns)?;
+        let mut links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        let counters = pins.counters()?;
-        for pinned in pins.list()? {
-            if !args.hook.each().contains(&pinned.hook) {
-                continue;
+        links.retain(|link| is_all || selection.means(link));
+        let names = links.iter().map(|link| (link.ifindex, link.name.as_str()));
+        for there in netns.run(|| settled(names))?? {
+            if args.hook.each().contains(&there.hook) {
+                let counted = there.counted().context("cannot read the counters")?;
+                entries.push(Entry { netns: netns.clone(), there, counted });
             }
-            let Some(link) = links.iter().find(|link| link.ifindex == pinned.ifindex) else {
-                continue;
-            };
-            if (selection.auto || !selection.patterns.is_empty()) && !selection.means(link) {
-                continue;
-            }
-            if !netns.run(|| pins.is_alive(&pinned, &link.name))?? {
-                continue;
-            }
-            let here = |row: &&Row| (row.ifindex, row.hook) == (pinned.ifindex, pinned.hook);
-            entries.push(Entry {
-                netns: netns.clone(),
-                interface: link.name.clone(),
-                ifindex: link.ifindex,
-                hook: pinned.hook.name(),
-                mode: pinned.mode().name(),
-                counted: counters.iter().find(here).copied(),
-            });
         }
     }
     if args.json {
@@ -53,7 +41,7 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     } else if entries.is_empty() {
         println!("nothing is attached");
     } else {
-        entries.iter().for_each(Entry::print);
+        print!("{}", table(&entries, args.select.netns.len() > 1));
     }
     Ok(Outcome::Done)
 }
@@ -61,10 +49,7 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
 /// A hook that is attached.
 struct Entry {
     netns: NetNs,
-    interface: String,
-    ifindex: u32,
-    hook: &'static str,
-    mode: &'static str,
+    there: Resident,
     counted: Option<Row>,
 }
 
@@ -76,26 +61,65 @@ struct Json<'a> {
     ifindex: u32,
     hook: &'a str,
     mode: &'a str,
+    held_by: &'a str,
+    pid: Option<u32>,
+    abi: Option<u32>,
     packets: BTreeMap<&'static str, u64>,
 }
 
 impl Entry {
     fn as_json(&self) -> Json<'_> {
-        let packets = self.counted.iter().flat_map(Row::counts);
+        let Self { netns, there, counted } = self;
+        let packets = counted.iter().flat_map(Row::counts);
+        let (pid, abi) = match there.holder {
+            Holder::Run(pid) => (Some(pid), None),
+            Holder::Attach(version) => (None, Some(version)),
+            Holder::Unknown | Holder::Nobody => (None, None),
+        };
         Json {
-            netns: self.netns.label(),
-            interface: &self.interface,
-            ifindex: self.ifindex,
-            hook: self.hook,
-            mode: self.mode,
+            netns: netns.label(),
+            interface: &there.interface,
+            ifindex: there.ifindex,
+            hook: there.hook.name(),
+            mode: there.mode().name(),
+            held_by: there.holder.name(),
+            pid,
+            abi,
             packets: packets.map(|(verdict, count)| (verdict.name(), count)).collect(),
         }
     }
 
-    fn print(&self) {
-        let place = place(&self.netns, &self.interface);
-        let counted = self.counted.as_ref().map(counts).filter(|counted| !counted.is_empty());
-        let counted = counted.as_deref().unwrap_or("no packet matched yet");
-        println!("{place} {} ({}): {counted}", self.hook, self.mode);
+    /// Its cells, in the order of [`TITLES`].
+    fn cells(&self) -> [String; 6] {
+        let Self { netns, there, counted } = self;
+        let counted = counted.as_ref().map(counts).filter(|counted| !counted.is_empty());
+        [
+            netns.label().to_string(),
+            there.interface.clone(),
+            there.hook.name().to_owned(),
+            there.mode().name().to_owned(),
+            there.holder.to_string(),
+            counted.unwrap_or_else(|| "no packet matched yet".to_owned()),
+        ]
     }
+}
+
+const TITLES: [&str; 6] = ["NETNS", "INTERFACE", "HOOK", "MODE", "HELD BY", "PACKETS"];
+
+/// A line of titles and a line for each entry, in columns. The namespace is a column where there may
+/// be several.
+fn table(entries: &[Entry], with_netns: bool) -> String {
+    let mut rows = vec![TITLES.map(str::to_owned)];
+    rows.extend(entries.iter().map(Entry::cells));
+    let first = usize::from(!with_netns);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<_> = (0..TITLES.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).skip(first);
+        let line: Vec<_> = cells.map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(line.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
 }

@@ -1,9 +1,11 @@
 //! Network namespaces, and the interfaces in them. With [`lab`](crate::lab), the only place that
 //! speaks netlink.
 
+pub mod claim;
+pub mod filter;
 pub mod lifetime;
 pub mod links;
 pub mod netlink;
 pub mod netns;
-pub mod qdisc;
 pub mod select;
+pub mod turn;

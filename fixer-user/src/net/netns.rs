@@ -20,7 +20,7 @@ pub const HOST: &str = "host";
 const NAMED: &str = "/run/netns";
 
 /// The namespace of the calling thread.
-const OWN: &str = "/proc/thread-self/ns/net";
+pub(crate) const OWN: &str = "/proc/thread-self/ns/net";
 
 /// How a user names a network namespace: `NAME`, `/PATH` or `pid:N`.
 #[derive(Clone, Debug, PartialEq, Eq)]

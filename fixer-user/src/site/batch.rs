@@ -6,9 +6,9 @@ use fixer_common::abi::Hook;
 
 use super::{News, Outcome, Site, SiteError};
 use crate::{
-    bpf::attach::{AttachError, Attachment, Filters},
+    bpf::attach::{AttachError, Attachment, Batch},
     hurry::Hurry,
-    net::{links::Link, qdisc},
+    net::links::Link,
     say::Progress,
 };
 
@@ -36,20 +36,21 @@ impl Site {
         let entered = inside.netns.run(|| {
             let _hurry = Hurry::for_many(all);
             let mut progress = Progress::start("attached to", all);
-            let filters = Filters::look();
+            let batch = Batch::begin(links.values().map(|link| (link.ifindex, &*link.name)))?;
             let each = links.into_values().map(|link| {
                 let mut made = Vec::new();
                 let outcome = hooks.iter().try_for_each(|hook| {
-                    made.extend(object.attach_link(&link, *hook, wish, &filters)?);
+                    made.extend(object.attach_link(&batch, &link, *hook, wish)?);
                     Ok(())
                 });
                 progress.step();
                 (link, made, outcome)
             });
-            each.collect::<Vec<(Link, Vec<Attachment>, Result<(), AttachError>)>>()
+            Ok(each.collect::<Vec<(Link, Vec<Attachment>, Result<(), AttachError>)>>())
         });
         match entered {
-            Ok(done) => done.into_iter().flat_map(|done| self.attached_to(done)).collect(),
+            Ok(Ok(done)) => done.into_iter().flat_map(|done| self.attached_to(done)).collect(),
+            Ok(Err(error)) => vec![Err(SiteError::Attach(error))],
             Err(error) => vec![Err(SiteError::Enter(Arc::clone(&self.label), error))],
         }
     }
@@ -77,10 +78,6 @@ impl Site {
             return Ok(());
         };
         let ifindexes: Vec<u32> = off.iter().map(|(ifindex, _)| *ifindex).collect();
-        let made_qdisc = |(_, attachments): &&(u32, Vec<Attachment>)| {
-            attachments.iter().any(|attachment| attachment.made_qdisc)
-        };
-        let qdiscs: Vec<u32> = off.iter().filter(made_qdisc).map(|(ifindex, _)| *ifindex).collect();
         let (object, netns) = (&mut self.object, &inside.netns);
         let entered = netns.run(|| {
             let _hurry = Hurry::for_many(off.len());
@@ -94,12 +91,10 @@ impl Site {
             }
             outcome
         });
-        let swept = qdisc::remove_each_unused_clsact(netns, &qdiscs);
         for ifindex in ifindexes {
             self.account(ifindex);
         }
-        entered.map_err(|error| SiteError::Enter(Arc::clone(&self.label), error))??;
-        swept.map_err(|(ifindex, error)| SiteError::Qdisc(self.names.get(ifindex), error))
+        Ok(entered.map_err(|error| SiteError::Enter(Arc::clone(&self.label), error))??)
     }
 
     /// An interface that is called otherwise from now on counts on.

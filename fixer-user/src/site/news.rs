@@ -110,7 +110,4 @@ pub enum SiteError {
     /// The programs were not attached or detached.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// The clsact qdisc that fixer had made could not be removed.
-    #[error("cannot remove the clsact qdisc from {0}: {1}; remove it: tc qdisc del dev {0} clsact")]
-    Qdisc(Arc<str>, io::Error),
 }

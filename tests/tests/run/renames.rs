@@ -18,7 +18,7 @@ use fixer_tests::{
 };
 use fixer_user::{
     bpf::{
-        attach::{Filters, Wish},
+        attach::{Batch, Wish},
         load::Object,
     },
     lab::{
@@ -161,7 +161,10 @@ fn a_name_that_went_to_another_is_not_mistaken() -> Result<()> {
     let position = links.iter().position(|link| link.name == "tap0").context("no tap0")?;
     let meant = links.swap_remove(position);
     let attach = |object: &mut Object| {
-        let act = || object.attach_link(&meant, Hook::Egress, Wish::Auto, &Filters::default());
+        let act = || {
+            let batch = Batch::begin([(meant.ifindex, &*meant.name)].into_iter())?;
+            object.attach_link(&batch, &meant, Hook::Egress, Wish::Auto)
+        };
         Ok::<_, anyhow::Error>(scene.host.run(act)??)
     };
     rename(&scene, "tap0", "tap1")?;

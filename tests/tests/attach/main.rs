@@ -3,6 +3,12 @@
 //! Each test's thread has a BPF file system of its own, so the host's pins are neither seen nor
 //! touched, and nothing is left when the thread ends.
 
+mod beside;
+mod killed;
+mod refused;
+mod status;
+mod upgrade;
+
 use std::{ffi::CStr, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
@@ -28,13 +34,39 @@ const PINS: &str = "/sys/fs/bpf/fixer";
 
 /// Gives this thread mounts of its own, with an empty BPF file system or with none.
 fn private_mounts(with_bpffs: bool) -> Result<()> {
+    mount_at_bpffs(if with_bpffs { c"bpf" } else { c"tmpfs" }, MsFlags::empty())
+}
+
+/// Gives this thread mounts of its own, with a file system of this kind in place of the host's pins.
+fn mount_at_bpffs(kind: &CStr, flags: MsFlags) -> Result<()> {
     const NONE: Option<&CStr> = None;
     require_root()?;
     unshare(CloneFlags::CLONE_NEWNS)?;
     mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    let kind = if with_bpffs { c"bpf" } else { c"tmpfs" };
-    mount(Some(kind), c"/sys/fs/bpf", Some(kind), MsFlags::empty(), NONE)?;
+    mount(Some(kind), c"/sys/fs/bpf", Some(kind), flags, NONE)?;
     Ok(())
+}
+
+/// Fails unless `fixer` refused in one line that holds these words.
+fn refused(ended: &Ended, words: &[&str]) -> Result<()> {
+    let [error] = &ended.stderr[..] else { anyhow::bail!("not one error: {ended:?}") };
+    ensure!(ended.status.code() == Some(1) && ended.stdout.is_empty(), "{ended:?}");
+    ensure!(words.iter().all(|word| error.contains(word)), "not {words:?} in: {error}");
+    Ok(())
+}
+
+/// Nothing of fixer's is at the hooks of an interface, nor pinned.
+fn nothing_is_left(netns: &NetNs, interface: &str) -> Result<()> {
+    let left = hooks(netns, interface)?;
+    ensure!(left.is_empty(), "left at {interface}: {left:?}");
+    ensure!(!fs::exists(PINS)?, "pins are left");
+    Ok(())
+}
+
+/// All that `fixer status --json` says.
+fn entries(netns: &NetNs) -> Result<Vec<serde_json::Value>> {
+    let ended = run(netns, &["status", "--json"])?.ok()?;
+    Ok(serde_json::from_str(&ended.stdout.join(""))?)
 }
 
 /// Runs `fixer` with these arguments to its end.
@@ -44,8 +76,7 @@ fn run(netns: &NetNs, arguments: &[&str]) -> Result<Ended> {
 
 /// What `fixer status --json` says of the only hook that is attached.
 fn status(netns: &NetNs) -> Result<serde_json::Value> {
-    let ended = run(netns, &["status", "--json"])?.ok()?;
-    let mut entries: Vec<serde_json::Value> = serde_json::from_str(&ended.stdout.join(""))?;
+    let mut entries = entries(netns)?;
     ensure!(entries.len() == 1, "{entries:?}");
     entries.pop().context("there is one")
 }

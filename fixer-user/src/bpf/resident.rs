@@ -1,0 +1,236 @@
+//! What of fixer's is attached in a network namespace, however it came there: read from the kernel,
+//! which is the only one that cannot be wrong about it.
+//!
+//! Whoever holds a program is found without asking it. Pins bear the version of their ABI, and a program
+//! whose counters are pinned stays (`fixer attach`); a filter's handle says the same. A live process has
+//! claimed its programs. A tcx link ends with its last holder, and a filter does not: one that stays for
+//! nobody and that nobody claims was left by a process that was killed.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io, thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    maps::{Map, MapData, MapError, MapInfo},
+    programs::{ProgramInfo, SchedClassifier, loaded_programs},
+};
+use fixer_common::abi::{self, Hook, map, program};
+
+use super::{
+    attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
+    counters::{self, Row},
+    pin::{self, Pins},
+    remedy::errno,
+};
+use crate::{
+    net::{
+        claim::claims,
+        filter::{self, Filter},
+    },
+    say::say,
+};
+
+/// The names of our programs.
+const OURS: [&str; 2] = [program::EGRESS, program::INGRESS];
+
+/// How long the kernel may take until it removes the next link whose last holder is gone: it does so
+/// later, by itself, and a thousand take it ten seconds.
+const REMOVAL: Duration = Duration::from_secs(2);
+
+/// Who holds a program where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody has to: `fixer attach` put it there. With the version of its ABI.
+    Attach(u32),
+    /// A live `fixer run`, with the id of its process.
+    Run(u32),
+    /// A process or a pin that cannot be seen from here.
+    Unknown,
+    /// Nobody: a filter that a `fixer run` left that was killed.
+    Nobody,
+}
+
+impl Holder {
+    /// Its name in tables and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attach(_) => "attach",
+            Self::Run(_) => "run",
+            Self::Unknown => "unknown",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attach(abi::VERSION) => f.write_str("attach"),
+            Self::Attach(version) => write!(f, "attach (ABI {version})"),
+            Self::Run(pid) => write!(f, "run (pid {pid})"),
+            Self::Unknown => f.write_str("unknown"),
+            Self::Nobody => f.write_str("nobody (left over)"),
+        }
+    }
+}
+
+/// A program of ours at a hook.
+#[derive(Clone, Debug)]
+pub struct Resident {
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The interface's name.
+    pub interface: String,
+    /// The hook.
+    pub hook: Hook,
+    /// The program's id.
+    pub program: u32,
+    /// Who holds it.
+    pub holder: Holder,
+    /// The filter; `None`: it is a tcx link.
+    pub(super) filter: Option<Filter>,
+    /// The id of its map of counters.
+    counters: Option<u32>,
+}
+
+impl Resident {
+    /// How it is attached.
+    pub const fn mode(&self) -> Mode {
+        match self.filter {
+            None => Mode::Tcx,
+            Some(_) => Mode::Clsact,
+        }
+    }
+
+    /// Takes its filter off. A link has none: it ends with who holds it.
+    pub fn remove_filter(&self) -> Result<(), AttachError> {
+        let Self { ifindex, hook, filter, .. } = self;
+        let Some(filter) = filter else { return Ok(()) };
+        filter::remove(*ifindex, *hook, filter)
+            .map_err(|error| refused(&self.interface, *hook, error))
+    }
+
+    /// Makes room where a process was killed, and says so. Says whether there is room now: what is held
+    /// stays.
+    pub(super) fn reclaim(&self) -> Result<bool, AttachError> {
+        if self.holder != Holder::Nobody {
+            return Ok(false);
+        }
+        self.remove_filter()?;
+        let (hook, interface) = (self.hook.name(), &self.interface);
+        say(format_args!("removed what a killed fixer left at {hook} of {interface}"));
+        Ok(true)
+    }
+
+    /// What it has counted here; `None` as long as no packet matched.
+    pub fn counted(&self) -> Result<Option<Row>, MapError> {
+        let Some(id) = self.counters else { return Ok(None) };
+        let rows = counters::rows(&Map::PerCpuHashMap(MapData::from_id(id)?))?;
+        Ok(rows.into_iter().find(|row| (row.ifindex, row.hook) == (self.ifindex, self.hook)))
+    }
+}
+
+/// Every program of ours at the hooks of these interfaces of the calling thread's namespace.
+pub fn residents<'a>(links: impl Iterator<Item = (u32, &'a str)>) -> io::Result<Vec<Resident>> {
+    let (mut found, mut programs) = (Vec::new(), None);
+    for (ifindex, interface) in links {
+        for hook in [Hook::Egress, Hook::Ingress] {
+            let resident = |program: &ProgramInfo, filter| Resident {
+                ifindex,
+                interface: interface.to_owned(),
+                hook,
+                program: program.id(),
+                holder: Holder::Unknown,
+                filter,
+                counters: counters_of(program),
+            };
+            let tcx = at_tcx(interface, hook)?;
+            found
+                .extend(tcx.iter().filter(|program| is_ours(program)).map(|it| resident(it, None)));
+            for filter in filter::filters(ifindex, hook)? {
+                if !OURS.contains(&filter.name.as_str()) {
+                    continue;
+                }
+                let programs = programs.get_or_insert_with(every_program);
+                found.extend(
+                    programs.get(&filter.program).map(|it| resident(it, Some(filter.clone()))),
+                );
+            }
+        }
+    }
+    if !found.is_empty() {
+        let (pinned, claims) = (pin::by_counters()?, claims()?);
+        for resident in &mut found {
+            resident.holder = holder(resident, &pinned, &claims);
+        }
+    }
+    Ok(found)
+}
+
+/// The same once links whose last holder is gone have gone too.
+pub fn settled<'a>(
+    links: impl Iterator<Item = (u32, &'a str)> + Clone,
+) -> io::Result<Vec<Resident>> {
+    let (mut fewest, mut deadline) = (usize::MAX, Instant::now() + REMOVAL);
+    loop {
+        let found = residents(links.clone())?;
+        let is_going = |resident: &&Resident| resident.holder == Holder::Unknown;
+        let going = found.iter().filter(is_going).count();
+        // A look may have to wait for the kernel as well, so it is judged by what it found, not by when.
+        if going < fewest {
+            (fewest, deadline) = (going, Instant::now() + REMOVAL);
+        }
+        if going == 0 || Instant::now() > deadline {
+            return Ok(found);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn holder(
+    resident: &Resident,
+    pinned: &BTreeMap<u32, Pins>,
+    claims: &BTreeMap<u32, u32>,
+) -> Holder {
+    let Resident { ifindex, hook, filter, .. } = resident;
+    let pins = resident.counters.and_then(|id| pinned.get(&id));
+    // The counters stay pinned for a moment when a link's pin is gone already.
+    if let Some(pins) = pins.filter(|pins| filter.is_some() || pins.has_link(*ifindex, *hook)) {
+        return Holder::Attach(pins.version);
+    }
+    let tag = filter.as_ref().and_then(Filter::tag);
+    match (tag, claims.get(&resident.program)) {
+        (Some(tag), _) if tag.stays => Holder::Attach(tag.version.into()),
+        (_, Some(pid)) => Holder::Run(*pid),
+        _ if filter.is_some() => Holder::Nobody,
+        _ => Holder::Unknown,
+    }
+}
+
+fn at_tcx(interface: &str, hook: Hook) -> io::Result<Vec<ProgramInfo>> {
+    match SchedClassifier::query_tcx(interface, attach_type(hook)) {
+        Ok((_, programs)) => Ok(programs),
+        Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
+        // The interface, or one of its programs, has gone since it was found.
+        Err(error) if matches!(errno(&error), Some(libc::ENODEV | libc::ENOENT)) => Ok(Vec::new()),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+fn is_ours(program: &ProgramInfo) -> bool {
+    program.name_as_str().is_some_and(|name| OURS.contains(&name))
+}
+
+fn every_program() -> BTreeMap<u32, ProgramInfo> {
+    loaded_programs().flatten().map(|program| (program.id(), program)).collect()
+}
+
+fn counters_of(program: &ProgramInfo) -> Option<u32> {
+    let maps = program.map_ids().ok()??;
+    let is_counters = |id: &u32| {
+        MapInfo::from_id(*id).is_ok_and(|info| info.name_as_str() == Some(map::COUNTERS))
+    };
+    maps.into_iter().find(is_counters)
+}
