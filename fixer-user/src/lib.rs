@@ -8,12 +8,15 @@
 pub mod bpf;
 pub mod cli;
 pub mod cmd;
+pub mod config;
 pub mod event;
 pub mod lab;
 pub mod metrics;
 pub mod net;
+pub mod privileges;
 pub mod proof;
 pub mod say;
+pub mod service;
 pub mod session;
 pub mod signals;
 pub mod sink;

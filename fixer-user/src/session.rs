@@ -1,6 +1,12 @@
-//! The life of `fixer run`: interfaces come and go, events flow, somebody asks for metrics.
+//! The life of `fixer run`: interfaces come and go, events flow, somebody asks for metrics, or has
+//! it read its configuration again.
 
-use std::{sync::Arc, time::Duration};
+mod reload;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use futures_util::stream::{BoxStream, SelectAll, StreamExt as _};
@@ -12,17 +18,21 @@ use tokio::{
 };
 
 use crate::{
+    bpf::ring::Ring,
     metrics,
     net::links::{Change, Link},
     say::say,
-    signals::Signals,
+    service,
+    signals::{Request, Signals},
     sink::SinkError,
-    site::{Site, SiteError, place},
+    site::{Site, SiteError, change::LINGER, place},
     stream::{PATIENCE, Source, Writer},
 };
 
 /// How often losses are told and the programs' log lines passed on.
 const TICK: Duration = Duration::from_secs(1);
+
+pub use reload::Plan;
 
 /// How the writer of the events ended.
 pub type Ended = Result<(), SinkError>;
@@ -33,41 +43,38 @@ pub struct Session {
     /// What happens to interfaces, with the number of the site.
     changes: SelectAll<BoxStream<'static, (usize, Change)>>,
     writer: Option<Writer>,
-    end: oneshot::Receiver<Ended>,
+    end: Option<oneshot::Receiver<Ended>>,
     sources: Vec<Source>,
     /// Losses that the stream has told, by site.
     told: Vec<u64>,
-    readers: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Who reads the events of each site's programs.
+    readers: Vec<Reader>,
+    /// Who reads those of programs that were replaced, and since when they have been.
+    leaving: Vec<(Instant, Reader)>,
+}
+
+/// A task that reads events until it is stopped and there are no more.
+struct Reader {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Session {
-    /// Starts to read the sites' events. Nothing is attached yet.
+    /// A session of these sites. Nothing is attached yet.
     pub fn new(
-        mut sites: Vec<Site>,
+        sites: Vec<Site>,
         changes: SelectAll<BoxStream<'static, (usize, Change)>>,
-        (writer, end): (Writer, oneshot::Receiver<Ended>),
-    ) -> Result<Self> {
-        let (mut sources, mut readers) = (Vec::new(), Vec::new());
-        for site in &mut sites {
-            let source =
-                Source { netns: Arc::clone(site.netns.label()), names: site.names.clone() };
-            let (stop, stopped) = oneshot::channel();
-            let ring = site.object.take_ring()?;
-            let reader = tokio::spawn(writer.clone().follow(ring, source.clone(), stopped));
-            sources.push(source);
-            readers.push((stop, reader));
-        }
+    ) -> Self {
+        let source =
+            |site: &Site| Source { netns: site.netns.label().clone(), names: site.names.clone() };
+        let sources = sites.iter().map(source).collect();
         let told = vec![0; sites.len()];
-        Ok(Self { sites, changes, writer: Some(writer), end, sources, told, readers })
+        let (writer, end, readers, leaving) = Default::default();
+        Self { sites, changes, writer, end, sources, told, readers, leaving }
     }
 
-    /// Attaches, and serves until it is time to end. If the writer ended first, says how.
-    pub async fn live(
-        &mut self,
-        found: Vec<Vec<Link>>,
-        listener: Option<TcpListener>,
-        signals: &mut Signals,
-    ) -> Result<Option<Ended>> {
+    /// Attaches to what was found.
+    pub fn attach(&mut self, found: Vec<Vec<Link>>) -> Result<()> {
         for (number, links) in found.into_iter().enumerate() {
             for link in links {
                 self.take(number, &link)?;
@@ -77,14 +84,45 @@ impl Session {
                 say(format_args!("no interface of '{}' is selected yet; waiting", site.netns));
             }
         }
+        Ok(())
+    }
+
+    /// Starts to read the sites' events.
+    pub fn show(&mut self, (writer, end): (Writer, oneshot::Receiver<Ended>)) -> Result<()> {
+        (self.writer, self.end) = (Some(writer), Some(end));
+        for number in 0..self.sites.len() {
+            let ring = self.sites[number].object.take_ring()?;
+            self.readers.extend(self.reader(number, ring));
+        }
+        Ok(())
+    }
+
+    fn reader(&self, number: usize, ring: Ring) -> Option<Reader> {
+        let writer = self.writer.clone()?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(writer.follow(ring, self.sources[number].clone(), stopped));
+        Some(Reader { stop: Some(stop), task })
+    }
+
+    /// Serves until it is time to end. If the writer ended first, says how.
+    pub async fn live(
+        &mut self,
+        listener: Option<TcpListener>,
+        signals: &mut Signals,
+        plan: &mut Plan,
+    ) -> Result<Option<Ended>> {
         let (ask, mut asked) = mpsc::channel(16);
         let mut server = std::pin::pin!(serve(listener, ask));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        service::ready(&self.status());
         loop {
             tokio::select! {
-                () = signals.any() => return Ok(None),
-                ended = &mut self.end => return Ok(Some(ended.unwrap_or(Ok(())))),
+                request = signals.any() => match request {
+                    Request::End => return Ok(None),
+                    Request::Reload => self.reload(plan),
+                },
+                ended = ended(&mut self.end) => return Ok(Some(ended)),
                 Some((number, change)) = self.changes.next() => self.change(number, change),
                 Some(answer) = asked.recv() => {
                     // Whoever asked may have gone away.
@@ -129,9 +167,17 @@ impl Session {
     }
 
     fn tick(&mut self) {
+        service::alive();
+        for (since, reader) in &mut self.leaving {
+            if since.elapsed() > LINGER {
+                reader.stop = None;
+            }
+        }
+        self.leaving.retain(|(_, reader)| !reader.task.is_finished());
         for (number, site) in self.sites.iter_mut().enumerate() {
             site.object.flush_log();
-            let lost = site.object.lost().unwrap_or_default();
+            site.settle();
+            let lost = site.lost();
             let new = lost - self.told[number];
             let told = |writer: &Writer| writer.lose(&self.sources[number], new);
             if new > 0 && self.writer.as_ref().is_some_and(told) {
@@ -148,10 +194,11 @@ impl Session {
     /// Detaches from everything, and lets the readers empty the ring buffers.
     pub async fn close(&mut self) -> Result<()> {
         let outcomes: Vec<_> = self.sites.iter_mut().map(Site::close).collect();
-        for (stop, reader) in self.readers.drain(..) {
-            let _ = stop.send(());
+        let leaving = self.leaving.drain(..).map(|(_, reader)| reader);
+        for Reader { stop, task } in leaving.chain(self.readers.drain(..)) {
+            drop(stop);
             // A reader that waits for a writer that is stuck would wait for ever.
-            let _ = timeout(PATIENCE, reader).await;
+            let _ = timeout(PATIENCE, task).await;
         }
         self.tick();
         outcomes.into_iter().collect::<Result<(), _>>().map_err(Into::into)
@@ -161,8 +208,32 @@ impl Session {
     /// empties the pipe that it writes to.
     pub async fn finish(&mut self) -> Option<Ended> {
         self.writer = None;
-        let ended = timeout(PATIENCE, &mut self.end).await.ok()?;
-        Some(ended.unwrap_or(Ok(())))
+        if self.end.is_none() {
+            return Some(Ok(()));
+        }
+        timeout(PATIENCE, ended(&mut self.end)).await.ok()
+    }
+
+    /// Where it is attached, for whoever asks the service manager.
+    fn status(&self) -> String {
+        let attached = |site: &Site| {
+            let names = site.attachments().map(|(ifindex, ..)| site.names.get(ifindex));
+            names.map(|name| place(&site.netns, &name)).collect::<BTreeSet<_>>()
+        };
+        let places: Vec<_> = self.sites.iter().flat_map(attached).collect();
+        if places.is_empty() {
+            "waiting for an interface".to_owned()
+        } else {
+            format!("attached to {}", places.join(", "))
+        }
+    }
+}
+
+/// How the writer ended, once it has.
+async fn ended(end: &mut Option<oneshot::Receiver<Ended>>) -> Ended {
+    match end {
+        Some(end) => end.await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
     }
 }
 

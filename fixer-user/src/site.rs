@@ -1,5 +1,7 @@
 //! One network namespace under fixer's care: a loaded object, and where it is attached.
 
+pub mod change;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -7,6 +9,8 @@ use std::{
 };
 
 use fixer_common::abi::Hook;
+
+use change::Past;
 
 use crate::{
     bpf::{
@@ -62,6 +66,7 @@ pub struct Site {
     hooks: &'static [Hook],
     wish: Wish,
     attached: BTreeMap<u32, Vec<Attachment>>,
+    past: Past,
 }
 
 /// An interface was named whose packets no program of ours can read: it would take their IP header for
@@ -105,8 +110,8 @@ impl Site {
         wish: Wish,
     ) -> Result<Self, LoadError> {
         let object = Object::load(config)?;
-        let (names, attached) = Default::default();
-        Ok(Self { netns, object, names, selection, hooks, wish, attached })
+        let (names, attached, past) = Default::default();
+        Ok(Self { netns, object, names, selection, hooks, wish, attached, past })
     }
 
     /// Attaches to an interface if it is selected and not attached yet. Says how it is attached if
@@ -118,24 +123,27 @@ impl Site {
             let place = place(&self.netns, &link.name);
             return Err(NoEthernet { place, kind: kind.to_owned() }.into());
         }
-        if self.attached.contains_key(&link.ifindex) || !self.selection.takes(link) {
+        let there = self.attached.get(&link.ifindex).map(Vec::as_slice).unwrap_or_default();
+        let is_there = |hook: &Hook| there.iter().any(|attachment| attachment.hook == *hook);
+        let lacking: Vec<Hook> = self.hooks.iter().copied().filter(|hook| !is_there(hook)).collect();
+        if lacking.is_empty() || !self.selection.takes(link) {
             return Ok(None);
         }
-        let Self { netns, object, hooks, wish, .. } = self;
+        let Self { netns, object, wish, .. } = self;
         let mut made = Vec::new();
         let outcome = netns.run(|| {
-            for hook in *hooks {
+            for hook in &lacking {
                 made.push(object.attach(&link.name, *hook, *wish)?);
             }
             Ok(())
         });
         let mode = made.first().map(|attachment| attachment.mode);
         // Also what was half done is remembered, so that it is undone at the end.
-        self.attached.insert(link.ifindex, made);
+        self.attached.entry(link.ifindex).or_default().extend(made);
         match outcome {
             Ok(Ok(())) => Ok(mode),
             Ok(Err(error)) => {
-                self.give_back(link.ifindex)?;
+                self.give_back(link.ifindex, |attachment| lacking.contains(&attachment.hook))?;
                 Err(SiteError::Attach(error))
             }
             Err(error) => Err(SiteError::Enter(Arc::clone(self.netns.label()), error)),
@@ -164,7 +172,7 @@ impl Site {
     pub fn snapshot(&self) -> Snapshot {
         // An interface that was made again has a new index, and is the same to whoever reads its name.
         let mut counters: BTreeMap<(Arc<str>, Hook), Row> = BTreeMap::new();
-        for row in self.object.counters().unwrap_or_default() {
+        for row in self.rows() {
             let key = (self.names.get(row.ifindex), row.hook);
             counters.entry(key).and_modify(|sum| sum.add(&row)).or_insert(row);
         }
@@ -176,7 +184,7 @@ impl Site {
         Snapshot {
             netns: Arc::clone(self.netns.label()),
             counters: counters.into_iter().map(|((name, _), row)| (name, row)).collect(),
-            lost: self.object.lost().unwrap_or_default(),
+            lost: self.lost(),
             missing: missing
                 .map(|pattern| pattern.given().to_owned())
                 .filter(|name| !attached.iter().any(|(attached, ..)| **attached == **name))
@@ -190,15 +198,26 @@ impl Site {
     pub fn close(&mut self) -> Result<(), SiteError> {
         let attached: Vec<u32> = self.attached.keys().copied().collect();
         let outcomes: Vec<_> =
-            attached.into_iter().map(|ifindex| self.give_back(ifindex)).collect();
+            attached.into_iter().map(|ifindex| self.give_back(ifindex, |_| true)).collect();
         outcomes.into_iter().collect()
     }
 
-    fn give_back(&mut self, ifindex: u32) -> Result<(), SiteError> {
+    /// Detaches from an interface where `goes` says so.
+    fn give_back(
+        &mut self,
+        ifindex: u32,
+        goes: impl Fn(&Attachment) -> bool,
+    ) -> Result<(), SiteError> {
         let Some(attachments) = self.attached.remove(&ifindex) else {
             return Ok(());
         };
+        let (attachments, mut stays): (Vec<_>, Vec<_>) = attachments.into_iter().partition(goes);
         let made_qdisc = attachments.iter().any(|attachment| attachment.made_qdisc);
+        if let Some(heir) = stays.first_mut() {
+            // The qdisc is removed with the last that is on it.
+            heir.made_qdisc |= made_qdisc;
+            self.attached.insert(ifindex, stays);
+        }
         let Self { netns, object, .. } = self;
         let enter = |error| SiteError::Enter(Arc::clone(netns.label()), error);
         let outcome = netns

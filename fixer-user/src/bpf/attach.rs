@@ -162,6 +162,26 @@ impl Object {
         Ok(Attachment { interface, hook, mode: Mode::Clsact, made_qdisc, link })
     }
 
+    /// Puts this object's program in the place of another's, in one step: no packet passes unseen.
+    pub fn replace(
+        &mut self,
+        old: &mut Self,
+        attachment: Attachment,
+    ) -> Result<Attachment, AttachError> {
+        let Attachment { interface, hook, mode, made_qdisc, link } = attachment;
+        let classifier = self.classifier(hook)?;
+        let link = old
+            .classifier(hook)?
+            .take_link(link)
+            .and_then(|link| classifier.attach_to_link(link))
+            .map_err(|error| AttachError::Refused {
+                interface: interface.clone(),
+                hook,
+                cause: Explained::new(error),
+            })?;
+        Ok(Attachment { interface, hook, mode, made_qdisc, link })
+    }
+
     /// Takes a program off. An interface that is gone took it along: that is no error.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
         let hook = attachment.hook;

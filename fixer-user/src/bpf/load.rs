@@ -21,7 +21,7 @@ use zerocopy::IntoBytes as _;
 use super::{OBJECT, remedy::Explained};
 
 /// What a program is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Which packets are ours; at most [`rule::MOST`] rules.
     pub rules: Vec<Rule>,

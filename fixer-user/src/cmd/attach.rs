@@ -7,12 +7,13 @@ use crate::{
     bpf::{load::Config, pin::Pins},
     cli,
     net::{links, netns::NetNs},
+    privileges,
     site::place,
 };
 
 /// Attaches to what was selected and is there, and pins it.
 pub fn run(args: &cli::Attach) -> Result<Outcome> {
-    checks::privileges()?;
+    checks::privileges(privileges::TO_PIN, &args.select, Some(&args.what))?;
     let mut found = Vec::new();
     for netns in checks::namespaces(&args.select)? {
         let pins = Pins::of(&netns)?;

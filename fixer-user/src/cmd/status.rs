@@ -10,12 +10,14 @@ use crate::{
     bpf::{counters::Row, pin::Pins},
     cli,
     net::{links, netns::NetNs},
+    privileges,
     site::place,
     summary::counts,
 };
 
 /// Prints a line or an object for every hook that is attached.
 pub fn run(args: &cli::Status) -> Result<Outcome> {
+    checks::privileges(privileges::TO_LOOK, &args.select, None)?;
     let selection = args.select.selection();
     let mut entries = Vec::new();
     for netns in checks::namespaces(&args.select)? {

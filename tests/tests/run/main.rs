@@ -4,8 +4,10 @@
 mod ending;
 mod events;
 mod interfaces;
+mod least;
 mod metrics;
 mod neighbours;
+mod reload;
 
 use std::time::Duration;
 

@@ -40,6 +40,11 @@ fn get(scene: &Scene, path: &str) -> Result<Response> {
     Ok(Response { head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
+/// Whether every interface that was selected is attached, as the run itself says.
+pub fn is_healthy(scene: &Scene) -> Result<bool> {
+    Ok(get(scene, "/healthz")?.head.starts_with("http/1.1 200 "))
+}
+
 fn has(text: &str, line: &str) -> Result<()> {
     ensure!(text.lines().any(|other| other == line), "no {line} in:\n{text}");
     Ok(())
