@@ -123,7 +123,9 @@ pub struct Run {
 fn run_help() -> String {
     let (before, after) =
         (privileges::help(privileges::TO_PROVE), privileges::help(privileges::TO_ATTACH));
-    format!("{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nand keeps once it is attached:\n{after}")
+    format!(
+        "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nand keeps once it is attached:\n{after}"
+    )
 }
 
 const RUN_EXAMPLES: &str = "\

@@ -92,7 +92,8 @@ struct File<'a> {
 impl File<'_> {
     fn arguments(&self) -> Result<Vec<OsString>, Mistake> {
         let path = self.path.to_owned();
-        let text = fs::read_to_string(self.path).map_err(|source| Mistake::Read { path, source })?;
+        let text =
+            fs::read_to_string(self.path).map_err(|source| Mistake::Read { path, source })?;
         let mistake = |at: usize, what| Mistake::Line {
             path: self.path.to_owned(),
             line: text[..at].matches('\n').count() + 1,
@@ -109,9 +110,7 @@ impl File<'_> {
             let words = words(option, value.get_ref()).map_err(|what| mistake(at, what))?;
             // Tried alone, so that it is known which line is wrong.
             let alone = Command::new("").no_binary_name(true).arg(option.clone().required(false));
-            alone
-                .try_get_matches_from(&words)
-                .map_err(|error| mistake(at, one_line(&error)))?;
+            alone.try_get_matches_from(&words).map_err(|error| mistake(at, one_line(&error)))?;
             if self.is_wanted(option) {
                 arguments.extend(words.into_iter().map(OsString::from));
             }
@@ -228,11 +227,20 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_line() {
         for (text, words) in [
-            ("auto = true\nintreface = 'x'\n", "FILE line 2: there is no option 'intreface'; is 'interface' meant?"),
-            ("observe_only = true", "FILE line 1: there is no option 'observe_only'; is 'observe-only' meant?"),
+            (
+                "auto = true\nintreface = 'x'\n",
+                "FILE line 2: there is no option 'intreface'; is 'interface' meant?",
+            ),
+            (
+                "observe_only = true",
+                "FILE line 1: there is no option 'observe_only'; is 'observe-only' meant?",
+            ),
             ("zzz = 1", "FILE line 1: there is no option 'zzz'; there are interface, auto,"),
             ("config = 'x'", "there is no option 'config'"),
-            ("\n\nhook = 'sideways'", "FILE line 3: invalid value 'sideways' for '--hook <HOOK>' [possible values: egress,"),
+            (
+                "\n\nhook = 'sideways'",
+                "FILE line 3: invalid value 'sideways' for '--hook <HOOK>' [possible values: egress,",
+            ),
             ("match = ['dhcp', 'udp:0:1']", "'0' is no port"),
             ("metrics = 9767", "FILE line 1: 'metrics' is a text in quotes"),
             ("auto = 'yes'", "FILE line 1: 'auto' is true or false"),

@@ -61,10 +61,7 @@ struct Reader {
 
 impl Session {
     /// A session of these sites. Nothing is attached yet.
-    pub fn new(
-        sites: Vec<Site>,
-        changes: SelectAll<BoxStream<'static, (usize, Change)>>,
-    ) -> Self {
+    pub fn new(sites: Vec<Site>, changes: SelectAll<BoxStream<'static, (usize, Change)>>) -> Self {
         let source =
             |site: &Site| Source { netns: site.netns.label().clone(), names: site.names.clone() };
         let sources = sites.iter().map(source).collect();

@@ -125,7 +125,8 @@ impl Site {
         }
         let there = self.attached.get(&link.ifindex).map(Vec::as_slice).unwrap_or_default();
         let is_there = |hook: &Hook| there.iter().any(|attachment| attachment.hook == *hook);
-        let lacking: Vec<Hook> = self.hooks.iter().copied().filter(|hook| !is_there(hook)).collect();
+        let lacking: Vec<Hook> =
+            self.hooks.iter().copied().filter(|hook| !is_there(hook)).collect();
         if lacking.is_empty() || !self.selection.takes(link) {
             return Ok(None);
         }

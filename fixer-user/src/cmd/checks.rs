@@ -28,10 +28,11 @@ pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
 }
 
 /// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,
-/// unless told not to look; who only observes does not need it.
+/// unless told not to look; who only observes does not need it. Unlooked at, a kernel may need the
+/// second shrink, which does no harm where it is not needed.
 pub fn proven(what: &What, config: Config) -> Result<Config> {
     if !what.needs_proof() {
-        return Ok(config);
+        return Ok(Config { shrink_twice: !what.observe_only, ..config });
     }
     let advice = "no interface was touched; --skip-selftest attaches all the same";
     let proof = prove(what.attach_mode)

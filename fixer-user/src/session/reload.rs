@@ -141,8 +141,7 @@ impl Session {
             self.leaving.push((Instant::now(), old));
         }
         let site = &mut self.sites[number];
-        let changed =
-            site.change(args.select.selection(), args.what.hook.each(), object, &links);
+        let changed = site.change(args.select.selection(), args.what.hook.each(), object, &links);
         for ifindex in changed.given_back {
             let place = place(&site.netns, &site.names.get(ifindex));
             say(format_args!("detached from {place}"));

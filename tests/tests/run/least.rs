@@ -43,7 +43,10 @@ fn statuses(run: &Running) -> Result<Vec<String>> {
 /// Only these, and no way to others.
 fn only(capabilities: &[Capability]) -> Vec<(&'static str, String)> {
     let set = |capabilities: &[Capability]| {
-        format!("{:016x}", capabilities.iter().fold(0, |set, capability| set | capability.bitmask()))
+        format!(
+            "{:016x}",
+            capabilities.iter().fold(0, |set, capability| set | capability.bitmask())
+        )
     };
     let (some, none) = (set(capabilities), set(&[]));
     let mut lines: Vec<_> = ["CapEff", "CapPrm", "CapBnd"].map(|name| (name, some.clone())).into();
@@ -126,7 +129,11 @@ fn a_user_that_is_not_there() -> Result<()> {
     let arguments = ["run", "-i", BRIDGE, "--user", "nobody-at-all"];
     let ended = Running::start(&scene.host, fixer(&arguments)?)?.end()?;
     ensure!(ended.status.code() == Some(1), "{ended:?}");
-    ensure!(ended.stderr == ["fixer: there is no user 'nobody-at-all'; --user takes a name of /etc/passwd"], "{ended:?}");
+    ensure!(
+        ended.stderr
+            == ["fixer: there is no user 'nobody-at-all'; --user takes a name of /etc/passwd"],
+        "{ended:?}"
+    );
     ensure!(hooks(&scene.host, BRIDGE)?.is_empty());
     Ok(())
 }
