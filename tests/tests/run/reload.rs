@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -86,8 +87,14 @@ fn the_file_says_all_that_the_command_line_can() -> Result<()> {
     Ok(())
 }
 
+/// How many files, maps and programs a run holds.
+fn held(run: &Running) -> Result<usize> {
+    Ok(fs::read_dir(format!("/proc/{}/fd", run.pid()))?.count())
+}
+
 /// Replies flow one after the other while the programs are replaced under them: rules, events and
-/// hooks change, and every reply is fixed and counted, once.
+/// hooks change, and every reply is fixed and counted, once. Of what was replaced nothing is held for
+/// long, and what it has counted stays.
 #[test]
 fn no_reply_passes_unfixed_while_the_configuration_is_read() -> Result<()> {
     for mode in ["tcx", "clsact"] {
@@ -97,6 +104,8 @@ fn no_reply_passes_unfixed_while_the_configuration_is_read() -> Result<()> {
         );
         let file = File::new(&common)?;
         let mut run = file.run(&scene, &[])?;
+        file.reread(&mut run, &common)?;
+        let before = held(&run)?;
         let enough = AtomicBool::new(false);
         let sent = thread::scope(|scope| -> Result<u64> {
             let sender = scope.spawn(|| -> Result<u64> {
@@ -120,6 +129,9 @@ fn no_reply_passes_unfixed_while_the_configuration_is_read() -> Result<()> {
             outcome.map(|()| sent)
         })?;
         ensure!(sent > 12, "{mode}: only {sent} replies were sent");
+        let deadline = Instant::now() + PATIENCE;
+        while held(&run)? > before && Instant::now() < deadline {}
+        ensure!(held(&run)? <= before, "{mode}: {} are held, not {before}", held(&run)?);
         let ended = run.stop(Signal::SIGTERM)?.ok()?;
         ensure!(ended.stdout == [format!("br0 egress: {sent} fixed")], "{mode}: {ended:?}");
         ensure!(hooks(&scene.host, BRIDGE)?.is_empty(), "{mode}");
