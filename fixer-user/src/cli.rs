@@ -11,10 +11,12 @@ use fixer_common::{
 
 use crate::{
     bpf::{attach::Wish, load::Config},
+    config,
     net::{
         netns::Spec,
         select::{Pattern, Selection},
     },
+    privileges,
 };
 
 /// Finishes partial UDP checksums on DHCP replies in the kernel, and shows what it saw.
@@ -33,20 +35,24 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process. If it is no good, the process ends with status 2.
+    /// The command line of this process, with the configuration file that it names. If they are no
+    /// good, the process ends with status 2.
     pub fn of_this_process() -> Self {
-        let cli = Self::parse();
-        cli.check().unwrap_or_else(|error| error.exit());
-        cli
+        config::read(std::env::args_os().collect()).unwrap_or_else(|mistake| mistake.exit())
     }
 
     /// What cannot be seen in one argument alone.
-    fn check(&self) -> Result<(), clap::Error> {
-        let what = match &self.verb {
-            Verb::Run(run) => &run.what,
-            Verb::Attach(attach) => &attach.what,
+    pub fn check(&self) -> Result<(), clap::Error> {
+        let (select, what) = match &self.verb {
+            Verb::Run(run) => (&run.select, &run.what),
+            Verb::Attach(attach) => (&attach.select, &attach.what),
             _ => return Ok(()),
         };
+        if select.interfaces.is_empty() && !select.auto {
+            let message = "no interface is selected: give --interface or --auto, or write \
+                           interface = [\"NAME\"] or auto = true into the configuration file";
+            return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
+        }
         let (rules, most) = (what.rules().len(), rule::MOST);
         if rules <= most {
             return Ok(());
@@ -86,7 +92,7 @@ pub enum Verb {
 
 /// Arguments of `fixer run`.
 #[derive(Debug, Args)]
-#[command(after_help = RUN_EXAMPLES, group = which(&["interfaces", "auto"]))]
+#[command(after_help = run_help(), group = which(&["interfaces", "auto", "config"]))]
 pub struct Run {
     /// Which interfaces.
     #[command(flatten)]
@@ -106,6 +112,20 @@ pub struct Run {
     /// Where to serve OpenMetrics, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
     pub metrics: Metrics,
+    /// Become this user once everything is attached and open
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Take options from a TOML file, by their names here; those given here win. SIGHUP reads it again
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+fn run_help() -> String {
+    let (before, after) =
+        (privileges::help(privileges::TO_PROVE), privileges::help(privileges::TO_ATTACH));
+    format!(
+        "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nand keeps once it is attached:\n{after}"
+    )
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -121,7 +141,8 @@ Examples:
   fixer run -i virbr0
   fixer run -i 'br-*' --events json --metrics off
   fixer run -i tap0 --netns blue --netns pid:4711
-  fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng";
+  fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
+  fixer run --config /etc/fixer/fixer.toml";
 
 /// One of these arguments at least says which interfaces are meant.
 fn which(names: &'static [&'static str]) -> ArgGroup {
@@ -130,7 +151,7 @@ fn which(names: &'static [&'static str]) -> ArgGroup {
 
 /// Arguments of `fixer attach`.
 #[derive(Debug, Args)]
-#[command(after_help = ATTACH_EXAMPLES, group = which(&["interfaces", "auto"]))]
+#[command(after_help = ATTACH_EXAMPLES, group = which(&["interfaces", "auto", "config"]))]
 pub struct Attach {
     /// Which interfaces.
     #[command(flatten)]
@@ -138,6 +159,9 @@ pub struct Attach {
     /// What the programs do.
     #[command(flatten)]
     pub what: What,
+    /// Take options from the TOML file of `fixer run`; those given here win
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -245,6 +269,11 @@ pub struct What {
 }
 
 impl What {
+    /// Whether the fix has to be proven first: who only observes does not need it.
+    pub fn needs_proof(&self) -> bool {
+        !self.skip_selftest && !self.observe_only
+    }
+
     /// The configuration of the programs.
     pub fn config(&self, all: bool, log: bool) -> Config {
         Config {

@@ -8,14 +8,17 @@
 pub mod bpf;
 pub mod cli;
 pub mod cmd;
+pub mod config;
 pub mod event;
 pub mod hurry;
 pub mod lab;
 pub mod metrics;
 pub mod names;
 pub mod net;
+pub mod privileges;
 pub mod proof;
 pub mod say;
+pub mod service;
 pub mod session;
 pub mod signals;
 pub mod sink;

@@ -1,6 +1,12 @@
-//! The life of `fixer run`: interfaces come and go, events flow, somebody asks for metrics.
+//! The life of `fixer run`: interfaces come and go, events flow, somebody asks for metrics, or has
+//! it read its configuration again.
 
-use std::{sync::Arc, time::Duration};
+mod reload;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use futures_util::future::{FutureExt as _, select_all};
@@ -12,20 +18,24 @@ use tokio::{
 };
 
 use crate::{
+    bpf::ring::Ring,
     metrics,
     net::{
         lifetime::Mounts,
         links::{Change, Link},
     },
     say::say,
-    signals::Signals,
+    service,
+    signals::{Request, Signals},
     sink::SinkError,
-    site::{Happening, Outcome, Site},
+    site::{Happening, Outcome, Site, change::LINGER},
     stream::{PATIENCE, Source, Writer},
 };
 
 /// How often losses are told and the programs' log lines passed on.
 const TICK: Duration = Duration::from_secs(1);
+
+pub use reload::Plan;
 
 /// How the writer of the events ended.
 pub type Ended = Result<(), SinkError>;
@@ -36,40 +46,36 @@ pub struct Session {
     /// Tells when a namespace may have lost or got its name.
     mounts: Mounts,
     writer: Option<Writer>,
-    end: oneshot::Receiver<Ended>,
+    end: Option<oneshot::Receiver<Ended>>,
     sources: Vec<Source>,
     /// Losses that the stream has told, by site.
     told: Vec<u64>,
-    readers: Vec<(oneshot::Sender<()>, JoinHandle<()>)>,
+    /// Who reads the events of each site's programs.
+    readers: Vec<Reader>,
+    /// Who reads those of programs that were replaced, and since when they have been.
+    leaving: Vec<(Instant, Reader)>,
+}
+
+/// A task that reads events until it is stopped and there are no more.
+struct Reader {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
 }
 
 impl Session {
-    /// Starts to read the sites' events. Nothing is attached yet.
-    pub fn new(
-        mut sites: Vec<Site>,
-        (writer, end): (Writer, oneshot::Receiver<Ended>),
-    ) -> Result<Self> {
-        let (mut sources, mut readers) = (Vec::new(), Vec::new());
-        for site in &mut sites {
-            let source = Source { netns: Arc::clone(site.label()), names: site.names.clone() };
-            let (stop, stopped) = oneshot::channel();
-            let ring = site.object.take_ring()?;
-            let reader = tokio::spawn(writer.clone().follow(ring, source.clone(), stopped));
-            sources.push(source);
-            readers.push((stop, reader));
-        }
+    /// A session of these sites. Nothing is attached yet.
+    pub fn new(sites: Vec<Site>) -> Result<Self> {
+        let source =
+            |site: &Site| Source { netns: site.label().clone(), names: site.names.clone() };
+        let sources = sites.iter().map(source).collect();
         let told = vec![0; sites.len()];
         let mounts = Mounts::listen().context("cannot follow what is mounted")?;
-        Ok(Self { sites, mounts, writer: Some(writer), end, sources, told, readers })
+        let (writer, end, readers, leaving) = Default::default();
+        Ok(Self { sites, mounts, writer, end, sources, told, readers, leaving })
     }
 
-    /// Attaches, and serves until it is time to end. If the writer ended first, says how.
-    pub async fn live(
-        &mut self,
-        found: Vec<Vec<Link>>,
-        listener: Option<TcpListener>,
-        signals: &mut Signals,
-    ) -> Result<Option<Ended>> {
+    /// Attaches to what was found.
+    pub fn attach(&mut self, found: Vec<Vec<Link>>) -> Result<()> {
         for (number, links) in found.into_iter().enumerate() {
             let outcomes = self.sites[number].follow(vec![Change::All(links)]);
             // What was selected at the start has to be attached.
@@ -77,16 +83,47 @@ impl Session {
             news.iter().for_each(say);
             self.tell_if_idle(number);
         }
+        Ok(())
+    }
+
+    /// Starts to read the sites' events.
+    pub fn show(&mut self, (writer, end): (Writer, oneshot::Receiver<Ended>)) -> Result<()> {
+        (self.writer, self.end) = (Some(writer), Some(end));
+        for number in 0..self.sites.len() {
+            let ring = self.sites[number].object.take_ring()?;
+            self.readers.extend(self.reader(number, ring));
+        }
+        Ok(())
+    }
+
+    fn reader(&self, number: usize, ring: Ring) -> Option<Reader> {
+        let writer = self.writer.clone()?;
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(writer.follow(ring, self.sources[number].clone(), stopped));
+        Some(Reader { stop: Some(stop), task })
+    }
+
+    /// Serves until it is time to end. If the writer ended first, says how.
+    pub async fn live(
+        &mut self,
+        listener: Option<TcpListener>,
+        signals: &mut Signals,
+        plan: &mut Plan,
+    ) -> Result<Option<Ended>> {
         // A name may have been lost while the programs were loaded and attached.
         self.look_for_namespaces().await;
         let (ask, mut asked) = mpsc::channel(16);
         let mut server = std::pin::pin!(serve(listener, ask));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        service::ready(&self.status());
         loop {
             tokio::select! {
-                () = signals.any() => return Ok(None),
-                ended = &mut self.end => return Ok(Some(ended.unwrap_or(Ok(())))),
+                request = signals.any() => match request {
+                    Request::End => return Ok(None),
+                    Request::Reload => self.reload(plan),
+                },
+                ended = ended(&mut self.end) => return Ok(Some(ended)),
                 (number, happening) = happening(&mut self.sites) => {
                     self.react(number, happening);
                     if !self.sites.iter().any(Site::has_future) {
@@ -162,9 +199,17 @@ impl Session {
     }
 
     fn tick(&mut self) {
+        service::alive();
+        for (since, reader) in &mut self.leaving {
+            if since.elapsed() > LINGER {
+                reader.stop = None;
+            }
+        }
+        self.leaving.retain(|(_, reader)| !reader.task.is_finished());
         for (number, site) in self.sites.iter_mut().enumerate() {
             site.object.flush_log();
-            let lost = site.object.lost().unwrap_or_default();
+            site.let_go();
+            let lost = site.lost();
             let new = lost - self.told[number];
             let told = |writer: &Writer| writer.lose(&self.sources[number], new);
             if new > 0 && self.writer.as_ref().is_some_and(told) {
@@ -181,10 +226,11 @@ impl Session {
     /// Detaches from everything, and lets the readers empty the ring buffers.
     pub async fn close(&mut self) -> Result<()> {
         let outcomes: Vec<_> = self.sites.iter_mut().map(Site::close).collect();
-        for (stop, reader) in self.readers.drain(..) {
-            let _ = stop.send(());
+        let leaving = self.leaving.drain(..).map(|(_, reader)| reader);
+        for Reader { stop, task } in leaving.chain(self.readers.drain(..)) {
+            drop(stop);
             // A reader that waits for a writer that is stuck would wait for ever.
-            let _ = timeout(PATIENCE, reader).await;
+            let _ = timeout(PATIENCE, task).await;
         }
         self.tick();
         outcomes.into_iter().collect::<Result<(), _>>().map_err(Into::into)
@@ -194,8 +240,32 @@ impl Session {
     /// empties the pipe that it writes to.
     pub async fn finish(&mut self) -> Option<Ended> {
         self.writer = None;
-        let ended = timeout(PATIENCE, &mut self.end).await.ok()?;
-        Some(ended.unwrap_or(Ok(())))
+        if self.end.is_none() {
+            return Some(Ok(()));
+        }
+        timeout(PATIENCE, ended(&mut self.end)).await.ok()
+    }
+
+    /// Where it is attached, for whoever asks the service manager.
+    fn status(&self) -> String {
+        let attached = |site: &Site| {
+            let names = site.attachments().map(|(ifindex, ..)| site.names.get(ifindex));
+            names.map(|name| site.place(&name)).collect::<BTreeSet<_>>()
+        };
+        let places: Vec<_> = self.sites.iter().flat_map(attached).collect();
+        if places.is_empty() {
+            "waiting for an interface".to_owned()
+        } else {
+            format!("attached to {}", places.join(", "))
+        }
+    }
+}
+
+/// How the writer ended, once it has.
+async fn ended(end: &mut Option<oneshot::Receiver<Ended>>) -> Ended {
+    match end {
+        Some(end) => end.await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
     }
 }
 

@@ -1,33 +1,45 @@
-//! The signals that end a process of ours, in order or at once.
+//! The signals that end a process of ours, in order or at once, and the one that has it read again.
 
 use std::io;
 
 use nix::sys::signal::{SigHandler, Signal as Number};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGINT, SIGTERM, and SIGHUP of a terminal that closes.
+/// SIGINT, SIGTERM and SIGHUP.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// What SIGHUP means: of a terminal that closes, the end; for who has a configuration, to read it.
+    on_hangup: Request,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To end.
+    End,
+    /// To read the configuration again.
+    Reload,
 }
 
 impl Signals {
     /// Takes over the signals. From now on they do not end the process by themselves.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(on_hangup: Request) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            on_hangup,
         })
     }
 
     /// Waits for any of them.
-    pub async fn any(&mut self) {
+    pub async fn any(&mut self) -> Request {
         tokio::select! {
-            _ = self.interrupt.recv() => (),
-            _ = self.terminate.recv() => (),
-            _ = self.hangup.recv() => (),
+            _ = self.interrupt.recv() => Request::End,
+            _ = self.terminate.recv() => Request::End,
+            _ = self.hangup.recv() => self.on_hangup,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One network namespace under fixer's care: a loaded object, and where it is attached.
 
 mod batch;
+pub mod change;
 pub mod news;
 
 use std::{
@@ -12,12 +13,15 @@ use std::{
 use fixer_common::abi::Hook;
 
 use batch::Plan;
+use change::Replaced;
 
 use crate::{
     bpf::{
         attach::{Attachment, Mode, Wish},
         load::{Config, Object},
     },
+    cli::Select,
+    cmd::checks::every_name_will_do,
     metrics::Snapshot,
     names::Names,
     net::{
@@ -62,6 +66,7 @@ pub struct Site {
     links: BTreeMap<u32, Link>,
     attached: BTreeMap<u32, Vec<Attachment>>,
     tally: Tally,
+    replaced: Replaced,
 }
 
 /// What keeps a namespace alive, and so is dropped when it is given up.
@@ -107,7 +112,7 @@ impl Site {
         for hook in hooks {
             object.classifier(*hook)?;
         }
-        let (names, links, attached, tally) = Default::default();
+        let (names, links, attached, tally, replaced) = Default::default();
         let inside = Some(inside);
         let site = Self {
             object,
@@ -121,6 +126,7 @@ impl Site {
             links,
             attached,
             tally,
+            replaced,
         };
         Ok((site, found))
     }
@@ -215,6 +221,7 @@ impl Site {
     fn present(&mut self, link: Link, plan: &mut Plan) {
         let before = self.links.insert(link.ifindex, link.clone());
         let is_attached = self.attached.contains_key(&link.ifindex);
+        let is_whole = self.lacking(link.ifindex).is_empty();
         if before.as_ref().is_none_or(|before| before.name != link.name) {
             if is_attached && let Some(before) = &before {
                 self.settle(link.ifindex, &before.name);
@@ -234,7 +241,7 @@ impl Site {
         let ifindex = link.ifindex;
         if self.selection.takes(&link) {
             plan.leave.remove(&ifindex);
-            if !is_attached {
+            if !is_whole {
                 plan.take.insert(ifindex, link);
             }
         } else {
@@ -276,6 +283,20 @@ impl Site {
         })
     }
 
+    /// The hooks of an interface at which there should be a program and is none.
+    fn lacking(&self, ifindex: u32) -> Vec<Hook> {
+        let there = self.attached.get(&ifindex).map(Vec::as_slice).unwrap_or_default();
+        let is_there = |hook: &Hook| there.iter().any(|attachment| attachment.hook == *hook);
+        self.hooks.iter().copied().filter(|hook| !is_there(hook)).collect()
+    }
+
+    /// Whether what a user selects can be had among the interfaces that are there now.
+    pub fn check(&self, select: &Select) -> anyhow::Result<()> {
+        let Some(inside) = &self.inside else { return Ok(()) };
+        let links: Vec<_> = self.links.values().cloned().collect();
+        every_name_will_do(select, &inside.netns, &links)
+    }
+
     /// The counters and attachments at this moment.
     pub fn snapshot(&self) -> Snapshot {
         let attached: Vec<_> = self
@@ -287,8 +308,8 @@ impl Site {
         let missing = plain.map(Pattern::given).filter(|name| !names.contains(name));
         Snapshot {
             netns: Arc::clone(&self.label),
-            counters: self.tally.with(self.object.counters().unwrap_or_default(), &self.names),
-            lost: self.object.lost().unwrap_or_default(),
+            counters: self.tally.with(self.rows(), &self.names),
+            lost: self.lost(),
             missing: missing.map(str::to_owned).collect(),
             attached,
         }
@@ -301,7 +322,8 @@ impl Site {
         self.detach(all.into_iter().collect())
     }
 
-    fn place(&self, interface: &str) -> String {
+    /// Where one of its interfaces is, as messages name it.
+    pub fn place(&self, interface: &str) -> String {
         place_in(&self.label, interface)
     }
 }

@@ -7,19 +7,22 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use fixer_common::abi::Hook;
 
-use crate::{bpf::counters::Row, names::Names};
+use crate::{
+    bpf::counters::{Generation, Row},
+    names::Names,
+};
 
 /// How many names of interfaces that are gone keep their counters, for each hook. On a host whose
 /// guests get a new name with every start they would else become more for ever.
 const REMEMBERED: usize = 4096;
 
-/// The part of the counters that is not, or no longer, in the programs' map.
+/// The part of the counters that is not, or no longer, in the programs' maps.
 #[derive(Debug, Default)]
 pub struct Tally {
     /// What was counted under a name by interfaces that are gone or have another name now.
     past: BTreeMap<(Arc<str>, Hook), Past>,
-    /// What the map says of an interface and was counted under a name that it had before.
-    before: BTreeMap<(u32, Hook), Row>,
+    /// What a map says of an interface and was counted under a name that it had before.
+    before: BTreeMap<(Generation, u32, Hook), Row>,
     turn: u64,
 }
 
@@ -31,24 +34,28 @@ struct Past {
 }
 
 impl Tally {
-    /// An interface loses its name, and counts on: `row` is what the map says at this moment.
-    pub fn rename(&mut self, name: Arc<str>, row: Row) {
-        let before = self.before.insert((row.ifindex, row.hook), row);
+    /// An interface loses its name, and counts on: `row` is what a map says at this moment.
+    pub fn rename(&mut self, name: Arc<str>, generation: Generation, row: Row) {
+        let before = self.before.insert((generation, row.ifindex, row.hook), row);
         self.add(name, before.map_or(row, |before| row.since(&before)));
     }
 
-    /// An interface counts no more: `row` was taken out of the map.
-    pub fn end(&mut self, name: Arc<str>, row: Row) {
-        let before = self.before.remove(&(row.ifindex, row.hook));
+    /// An interface counts no more: `row` was taken out of a map, or the map goes.
+    pub fn end(&mut self, name: Arc<str>, generation: Generation, row: Row) {
+        let before = self.before.remove(&(generation, row.ifindex, row.hook));
         self.add(name, before.map_or(row, |before| row.since(&before)));
     }
 
-    /// The counters by name and hook, together with what the map says now.
-    pub fn with(&self, rows: Vec<Row>, names: &Names) -> Vec<(Arc<str>, Row)> {
+    /// The counters by name and hook, together with what the maps say now.
+    pub fn with(
+        &self,
+        rows: impl IntoIterator<Item = (Generation, Row)>,
+        names: &Names,
+    ) -> Vec<(Arc<str>, Row)> {
         let past = self.past.iter().map(|(key, past)| (key.clone(), past.row));
         let mut sums: BTreeMap<(Arc<str>, Hook), Row> = past.collect();
-        for row in rows {
-            let before = self.before.get(&(row.ifindex, row.hook));
+        for (generation, row) in rows {
+            let before = self.before.get(&(generation, row.ifindex, row.hook));
             let new = before.map_or(row, |before| row.since(before));
             // Under a name that it got just now an interface has counted nothing yet.
             if before.is_none() || !new.is_empty() {
@@ -87,12 +94,14 @@ mod tests {
 
     use super::*;
 
+    const FIRST: Generation = Generation::FIRST;
+
     fn row(ifindex: u32, fixed: u64) -> Row {
         Row::of(ifindex, Hook::Egress, &[(Verdict::Fixed, fixed)])
     }
 
     fn shown(tally: &Tally, rows: Vec<Row>, names: &Names) -> Vec<(String, u64)> {
-        let shown = tally.with(rows, names);
+        let shown = tally.with(rows.into_iter().map(|row| (FIRST, row)), names);
         shown.iter().map(|(name, row)| (name.to_string(), row.count(Verdict::Fixed))).collect()
     }
 
@@ -101,20 +110,20 @@ mod tests {
         let (mut tally, names) = (Tally::default(), Names::default());
         names.set(4, "tap0");
         assert_eq!(shown(&tally, vec![row(4, 3)], &names), [("tap0".to_owned(), 3)]);
-        tally.rename("tap0".into(), row(4, 3));
+        tally.rename("tap0".into(), FIRST, row(4, 3));
         names.set(4, "tap1");
         assert_eq!(shown(&tally, vec![row(4, 3)], &names), [("tap0".to_owned(), 3)]);
         let both = [("tap0".to_owned(), 3), ("tap1".to_owned(), 2)];
         assert_eq!(shown(&tally, vec![row(4, 5)], &names), both);
         // It gets its first name again, and then another with the second one comes.
-        tally.rename("tap1".into(), row(4, 5));
+        tally.rename("tap1".into(), FIRST, row(4, 5));
         names.set(4, "tap0");
         names.set(5, "tap1");
         let both = [("tap0".to_owned(), 4), ("tap1".to_owned(), 9)];
         assert_eq!(shown(&tally, vec![row(4, 6), row(5, 7)], &names), both);
-        tally.end("tap0".into(), row(4, 6));
+        tally.end("tap0".into(), FIRST, row(4, 6));
         assert_eq!(shown(&tally, vec![row(5, 7)], &names), both);
-        tally.end("tap1".into(), row(5, 7));
+        tally.end("tap1".into(), FIRST, row(5, 7));
         assert_eq!(shown(&tally, Vec::new(), &names), both);
         assert!(tally.before.is_empty());
     }
@@ -123,9 +132,9 @@ mod tests {
     fn names_without_end_are_forgotten_at_some_time() {
         let mut tally = Tally::default();
         for ifindex in 0..=REMEMBERED as u32 {
-            tally.end(format!("veth{ifindex}").into(), row(ifindex, 1));
+            tally.end(format!("veth{ifindex}").into(), FIRST, row(ifindex, 1));
             // This one is there again and again.
-            tally.end("br0".into(), row(ifindex, 1));
+            tally.end("br0".into(), FIRST, row(ifindex, 1));
         }
         let shown = shown(&tally, Vec::new(), &Names::default());
         assert_eq!(shown.len(), REMEMBERED);

@@ -55,8 +55,8 @@ pub fn fixer(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// Cargo builds no other package's program for a test, so it has to be there already.
-fn built() -> Result<PathBuf> {
+/// Where `fixer` is. Cargo builds no other package's program for a test, so it has to be there already.
+pub fn built() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // Tests lie in a directory beside it, and binaries of this package where it lies itself.
     let mut paths = test.ancestors().skip(1).take(2).map(|directory| directory.join("fixer"));

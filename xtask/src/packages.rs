@@ -130,6 +130,13 @@ const PACKAGES: &[Package] = &[
         }),
     },
     Package {
+        debian: "systemd",
+        purpose: "starts the unit of dist/systemd, and says how exposed it is",
+        needs: &[Need::Tests],
+        proof: Proof::Program("systemd-analyze"),
+        elsewhere: Names::same("systemd"),
+    },
+    Package {
         debian: "rustc-web",
         purpose: "a compiler new enough to compile for BPF",
         needs: &[Need::Toolchain],

@@ -282,6 +282,38 @@ impl Object {
         Ok(attachment(Mode::Clsact, Held::Filter(ifindex, filter)))
     }
 
+    /// Puts this object's program in the place of another's, in one step: no packet passes unseen. If
+    /// that is refused the other's is taken off.
+    pub fn replace(
+        &mut self,
+        old: &mut Self,
+        attachment: Attachment,
+    ) -> Result<Attachment, AttachError> {
+        let Attachment { interface, hook, mode, held } = attachment;
+        let refused = |error: ProgramError| refused(&interface, hook, error);
+        self.claim(hook).map_err(|error| refused(ProgramError::IOError(error)))?;
+        let classifier = self.classifier(hook)?;
+        let held = match held {
+            Held::Link(link) => {
+                let link = old.classifier(hook)?.take_link(link);
+                let link = link.and_then(|link| classifier.attach_to_link(link));
+                Held::Link(link.map_err(refused)?)
+            }
+            Held::Filter(ifindex, filter) => {
+                let replaced = on_filter(classifier, hook, |program| {
+                    filter::replace(ifindex, hook, &filter, program)
+                });
+                if let Err(error) = replaced {
+                    // The refusal is what matters; that this fails too would only hide it.
+                    let _ = filter::remove(ifindex, hook, &filter);
+                    return Err(refused(ProgramError::IOError(error)));
+                }
+                Held::Filter(ifindex, filter)
+            }
+        };
+        Ok(Attachment { interface, hook, mode, held })
+    }
+
     /// Takes a program off. An interface that is gone took it along: that is no error.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
         let Attachment { interface, hook, held, .. } = attachment;

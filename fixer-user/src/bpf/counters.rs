@@ -22,6 +22,20 @@ struct Key(counter::Key);
 // SAFETY: two 32-bit numbers without padding; every pattern of bits is a value.
 unsafe impl Pod for Key {}
 
+/// Which of the programs that replaced each other counted: every one has maps of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(u64);
+
+impl Generation {
+    /// The programs that were there first.
+    pub const FIRST: Self = Self(0);
+
+    /// The programs that replace these.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// What was counted at one hook of one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {

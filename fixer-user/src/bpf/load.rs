@@ -22,7 +22,7 @@ use super::{OBJECT, remedy::Explained};
 use crate::net::claim::Claim;
 
 /// What a program is to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Which packets are ours; at most [`rule::MOST`] rules.
     pub rules: Vec<Rule>,

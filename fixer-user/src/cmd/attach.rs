@@ -17,12 +17,13 @@ use crate::{
     cli,
     hurry::Hurry,
     net::{links, netns::NetNs, turn::Turn},
+    privileges,
     site::place,
 };
 
 /// Attaches to what was selected and is there, and pins it.
 pub fn run(args: &cli::Attach) -> Result<Outcome> {
-    checks::privileges()?;
+    checks::privileges(privileges::TO_PIN, &args.select, Some(&args.what))?;
     let selection = args.select.selection();
     let mut found = Vec::new();
     for netns in checks::namespaces(&args.select)? {

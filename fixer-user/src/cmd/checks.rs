@@ -5,21 +5,20 @@ use std::collections::BTreeSet;
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    bpf::{load::Config, remedy::missing_capabilities},
+    bpf::load::Config,
     cli::{Select, What},
     net::{links::Link, netns::NetNs},
+    privileges::{self, Act},
     proof::prove,
     site::{NoEthernet, place},
 };
 
 /// Refuses to start what would fail half-way for want of privileges.
-pub fn privileges() -> Result<()> {
-    match missing_capabilities() {
-        Some(remedy) => {
-            bail!("attaching an eBPF program needs privileges that this process lacks; {remedy}")
-        }
-        None => Ok(()),
-    }
+pub fn privileges(acts: &[Act], select: &Select, what: Option<&What>) -> Result<()> {
+    let mut acts = acts.to_vec();
+    acts.extend((!select.netns.is_empty()).then_some(Act::Enter));
+    acts.extend(what.is_some_and(What::needs_proof).then_some(Act::SelfTest));
+    Ok(privileges::require(&acts)?)
 }
 
 /// The namespaces that were named, each once by whatever names, or our own.
@@ -39,10 +38,11 @@ pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
 }
 
 /// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,
-/// unless told not to look; who only observes does not need it.
+/// unless told not to look; who only observes does not need it. Unlooked at, a kernel may need the
+/// second shrink, which does no harm where it is not needed.
 pub fn proven(what: &What, config: Config) -> Result<Config> {
-    if what.skip_selftest || what.observe_only {
-        return Ok(config);
+    if !what.needs_proof() {
+        return Ok(Config { shrink_twice: !what.observe_only, ..config });
     }
     let advice = "no interface was touched; --skip-selftest attaches all the same";
     let proof = prove(what.attach_mode)

@@ -22,6 +22,7 @@ use crate::{
         strict::{self, Outcome as Asked},
     },
     net::netns::NetNs,
+    privileges,
     signals::end_with_the_reader,
 };
 
@@ -34,6 +35,7 @@ const MAC: [u8; 6] = [0x02, 0, 0, 0x0d, 0x4c, 0x01];
 /// Shows both halves of the story.
 pub fn run(args: &cli::Demo) -> Result<Outcome> {
     end_with_the_reader()?;
+    privileges::require(privileges::TO_PLAY)?;
     let scene = Scene::new().context(
         "cannot make the scratch namespaces, the bridge and its port (this needs root, and the \
          kernel's veth and bridge)",

@@ -18,12 +18,13 @@ use crate::{
         netns::NetNs,
         turn::Turn,
     },
+    privileges,
     site::place,
 };
 
 /// Detaches from what was selected, and from what is gone.
 pub fn run(args: &cli::Detach) -> Result<Outcome> {
-    checks::privileges()?;
+    checks::privileges(privileges::TO_INSPECT, &args.select, None)?;
     let selection = args.select.selection();
     let mut unknown: BTreeSet<&str> =
         selection.patterns.iter().filter(|pattern| pattern.is_plain()).map(|p| p.given()).collect();

@@ -6,15 +6,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::unistd::User;
 use tokio::net::TcpListener;
 
 use super::{Outcome, checks};
 use crate::{
-    bpf::load::Config,
     cli::{self, Events, Metrics},
     net::netns::NetNs,
-    session::Session,
-    signals::Signals,
+    privileges::{self, Act, TO_ATTACH},
+    service,
+    session::{Plan, Session},
+    signals::{Request, Signals},
     sink::{Json, Pcapng, Sink, SinkError, Text},
     site::Site,
     stream::{Sinks, Writer},
@@ -23,34 +25,51 @@ use crate::{
 
 /// Runs until a signal, or until nobody reads the events any more.
 pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
-    checks::privileges()?;
+    let acts = [TO_ATTACH, if args.user.is_some() { &[Act::Become] } else { &[] }].concat();
+    checks::privileges(&acts, &args.select, Some(&args.what))?;
+    let user = args.user.as_deref().map(privileges::user).transpose()?;
     let namespaces = checks::namespaces(&args.select)?;
     let config = checks::proven(&args.what, args.what.config(args.all, verbose > 1))?;
+    let plan = Plan::new(args, config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(work(args, namespaces, &config));
+    let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
     // A request for metrics that is still open must not keep us.
     runtime.shutdown_background();
     outcome.map(|()| Outcome::Done)
 }
 
-async fn work(args: &cli::Run, namespaces: Vec<NetNs>, config: &Config) -> Result<()> {
-    let mut signals = Signals::new()?;
+async fn work(
+    args: &cli::Run,
+    namespaces: Vec<NetNs>,
+    mut plan: Plan,
+    user: Option<&User>,
+) -> Result<()> {
+    let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
+    let mut signals = Signals::new(on_hangup)?;
     let listener = listen(args.metrics).await?;
 
     let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
     let (mut sites, mut found) = (Vec::new(), Vec::new());
     for netns in namespaces {
         let selection = args.select.selection();
-        let (site, links) = Site::new(netns.clone(), config, selection, hooks, wish).await?;
+        let (site, links) = Site::new(netns.clone(), plan.config(), selection, hooks, wish).await?;
         checks::every_name_will_do(&args.select, &netns, &links)?;
         sites.push(site);
         found.push(links);
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
-    let writer = Writer::start(sinks(args)?)?;
-    let mut session = Session::new(sites, writer)?;
-
-    let lived = session.live(found, listener, &mut signals).await;
+    let sinks = sinks(args)?;
+    let mut session = Session::new(sites)?;
+    let begun = session.attach(found).and_then(|()| {
+        // Threads that are there already would keep their privileges: so the writer comes after.
+        privileges::keep(&later(args), user).context("cannot give up privileges")?;
+        session.show(Writer::start(sinks)?)
+    });
+    let lived = match begun {
+        Ok(()) => session.live(listener, &mut signals, &mut plan).await,
+        Err(error) => Err(error),
+    };
+    service::stopping();
     let closed = session.close().await;
     let (lived, ended) = match lived {
         Ok(Some(ended)) => (Ok(()), Some(ended)),
@@ -68,6 +87,14 @@ async fn work(args: &cli::Run, namespaces: Vec<NetNs>, config: &Config) -> Resul
         Err(SinkError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         ended => ended.context("cannot write the events"),
     }
+}
+
+/// What is still done once it is attached.
+fn later(args: &cli::Run) -> Vec<Act> {
+    let mut acts = vec![Act::Read, Act::Attach];
+    acts.extend(args.config.is_some().then_some(Act::Load));
+    acts.extend((!args.select.netns.is_empty()).then_some(Act::Enter));
+    acts
 }
 
 async fn listen(Metrics(address): Metrics) -> Result<Option<TcpListener>> {

@@ -7,6 +7,7 @@ use super::Outcome;
 use crate::{
     cli,
     metrics::kernel,
+    privileges,
     proof::{Proof, prove},
     signals::end_with_the_reader,
 };
@@ -14,6 +15,7 @@ use crate::{
 /// Proves the fix on this kernel, and prints what was found.
 pub fn run(args: &cli::Selftest) -> Result<Outcome> {
     end_with_the_reader()?;
+    privileges::require(privileges::TO_PROVE)?;
     let proof = prove(args.attach_mode)?;
     if args.json {
         println!(

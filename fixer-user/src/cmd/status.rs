@@ -14,11 +14,13 @@ use crate::{
     },
     cli,
     net::{links, netns::NetNs},
+    privileges,
     summary::counts,
 };
 
 /// Prints a table with a line, or an array with an object, for every hook that is attached.
 pub fn run(args: &cli::Status) -> Result<Outcome> {
+    checks::privileges(privileges::TO_LOOK, &args.select, None)?;
     let selection = args.select.selection();
     let is_all = !selection.auto && selection.patterns.is_empty();
     let mut entries = Vec::new();

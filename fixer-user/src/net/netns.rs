@@ -117,7 +117,9 @@ impl NetNs {
                 io::ErrorKind::NotFound => {
                     "`ip netns list` shows the named ones; a process's is pid:N"
                 }
-                io::ErrorKind::PermissionDenied => "run as root",
+                io::ErrorKind::PermissionDenied => {
+                    "run as root, or grant CAP_SYS_ADMIN, and for another's pid:N CAP_SYS_PTRACE"
+                }
                 _ => "give a name, the path of a namespace file, or pid:N",
             },
             source,

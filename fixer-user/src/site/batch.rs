@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use fixer_common::abi::Hook;
-
 use super::{News, Outcome, Site, SiteError};
 use crate::{
     bpf::attach::{AttachError, Attachment, Batch},
@@ -31,15 +29,16 @@ impl Site {
         let Some(inside) = self.inside.as_ref().filter(|_| !links.is_empty()) else {
             return Vec::new();
         };
-        let (object, hooks, wish) = (&mut self.object, self.hooks, self.wish);
         let all = links.len();
+        let lacking: Vec<_> = links.keys().map(|ifindex| self.lacking(*ifindex)).collect();
+        let (object, wish) = (&mut self.object, self.wish);
         let entered = inside.netns.run(|| {
             let _hurry = Hurry::for_many(all);
             let mut progress = Progress::start("attached to", all);
             let batch = Batch::begin(links.values().map(|link| (link.ifindex, &*link.name)))?;
-            let each = links.into_values().map(|link| {
+            let each = links.into_values().zip(lacking).map(|(link, lacking)| {
                 let mut made = Vec::new();
-                let outcome = hooks.iter().try_for_each(|hook| {
+                let outcome = lacking.iter().try_for_each(|hook| {
                     made.extend(object.attach_link(&batch, &link, *hook, wish)?);
                     Ok(())
                 });
@@ -66,7 +65,7 @@ impl Site {
         }
         let news = News::taken(self.place(&link.name), &made);
         if !made.is_empty() {
-            self.attached.insert(link.ifindex, made);
+            self.attached.entry(link.ifindex).or_default().extend(made);
         }
         news.map(Ok).into_iter().collect()
     }
@@ -77,7 +76,10 @@ impl Site {
         let Some(inside) = self.inside.as_ref().filter(|_| !off.is_empty()) else {
             return Ok(());
         };
-        let ifindexes: Vec<u32> = off.iter().map(|(ifindex, _)| *ifindex).collect();
+        let hooks = off.iter().flat_map(|(ifindex, attachments)| {
+            attachments.iter().map(|attachment| (*ifindex, attachment.hook))
+        });
+        let hooks: Vec<_> = hooks.collect();
         let (object, netns) = (&mut self.object, &inside.netns);
         let entered = netns.run(|| {
             let _hurry = Hurry::for_many(off.len());
@@ -91,29 +93,9 @@ impl Site {
             }
             outcome
         });
-        for ifindex in ifindexes {
-            self.account(ifindex);
+        for (ifindex, hook) in hooks {
+            self.account(ifindex, hook);
         }
         Ok(entered.map_err(|error| SiteError::Enter(Arc::clone(&self.label), error))??)
     }
-
-    /// An interface that is called otherwise from now on counts on.
-    pub(super) fn settle(&mut self, ifindex: u32, name: &str) {
-        for hook in HOOKS {
-            if let Ok(Some(row)) = self.object.counted(ifindex, hook) {
-                self.tally.rename(name.into(), row);
-            }
-        }
-    }
-
-    /// An interface that is not attached any more counts no more.
-    fn account(&mut self, ifindex: u32) {
-        for hook in HOOKS {
-            if let Ok(Some(row)) = self.object.take_counted(ifindex, hook) {
-                self.tally.end(self.names.get(ifindex), row);
-            }
-        }
-    }
 }
-
-const HOOKS: [Hook; 2] = [Hook::Egress, Hook::Ingress];

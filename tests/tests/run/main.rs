@@ -4,10 +4,12 @@
 mod ending;
 mod events;
 mod interfaces;
+mod least;
 mod many;
 mod metrics;
 mod namespaces;
 mod neighbours;
+mod reload;
 mod renames;
 
 use std::time::Duration;

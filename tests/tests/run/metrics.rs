@@ -41,6 +41,11 @@ pub fn get(netns: &NetNs, path: &str) -> Result<Response> {
     Ok(Response { head: head.to_ascii_lowercase(), body: body.to_owned() })
 }
 
+/// Whether every interface that was selected is attached, as the run itself says.
+pub fn is_healthy(scene: &fixer_user::lab::scene::Scene) -> Result<bool> {
+    Ok(get(&scene.host, "/healthz")?.head.starts_with("http/1.1 200 "))
+}
+
 /// Fails unless a text has just this line.
 pub fn has(text: &str, line: &str) -> Result<()> {
     ensure!(text.lines().any(|other| other == line), "no {line} in:\n{text}");
