@@ -129,13 +129,14 @@ fn run_help() -> String {
 }
 
 const RUN_EXAMPLES: &str = "\
-Names decide, for as long as it runs. An interface that is made again, or renamed into a pattern, is
-attached; one that is renamed out of it is detached. A network namespace whose name is deleted is let
-go, so that it can end, and entered again when the name comes back; one given as pid:N is let go when
-the process ends. When none is left that could come back, the run ends.
+Names decide, for as long as it runs. An interface that is made again, or renamed into a
+pattern, is attached; one that is renamed out of it is detached. A network namespace whose
+name is deleted is let go, so that it can end, and entered again when the name comes back;
+one given as pid:N is let go when the process ends. When none is left that could come back,
+the run ends.
 
-While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned on if it
-can be, and put back.
+While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned
+on if it can be, and put back.
 
 Examples:
   fixer run -i virbr0
