@@ -55,6 +55,7 @@ impl Progress {
         self.steps += 1;
         if self.told.elapsed() >= PAUSE {
             self.told = Instant::now();
+            crate::service::busy();
             let Self { done, all, steps, .. } = self;
             say(format_args!("{done} {steps} of {all} interfaces so far"));
         }

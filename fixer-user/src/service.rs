@@ -27,6 +27,13 @@ pub fn alive() {
     }
 }
 
+/// It has much to do, and is not stuck: a start or an end may take longer for it.
+pub fn busy() {
+    const LONGER: u32 = 30_000_000;
+    tell(&[NotifyState::ExtendTimeoutUsec(LONGER)]);
+    alive();
+}
+
 /// A manager that does not listen is no reason to do anything else.
 fn tell(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {

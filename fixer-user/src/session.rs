@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::{FutureExt as _, select_all};
 use tokio::{
     net::TcpListener,
@@ -35,6 +35,9 @@ use crate::{
 /// How often losses are told and the programs' log lines passed on.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often something is tried again that failed.
+const RETRY: Duration = Duration::from_secs(5);
+
 pub use reload::Plan;
 
 /// How the writer of the events ended.
@@ -54,6 +57,10 @@ pub struct Session {
     readers: Vec<Reader>,
     /// Who reads those of programs that were replaced, and since when they have been.
     leaving: Vec<(Instant, Reader)>,
+    /// When what could not be attached is tried again.
+    retry: Instant,
+    /// Why a namespace was given up that has not ended.
+    failure: Option<anyhow::Error>,
 }
 
 /// A task that reads events until it is stopped and there are no more.
@@ -70,8 +77,9 @@ impl Session {
         let sources = sites.iter().map(source).collect();
         let told = vec![0; sites.len()];
         let mounts = Mounts::listen().context("cannot follow what is mounted")?;
-        let (writer, end, readers, leaving) = Default::default();
-        Ok(Self { sites, mounts, writer, end, sources, told, readers, leaving })
+        let (writer, end, readers, leaving, failure) = Default::default();
+        let retry = Instant::now() + RETRY;
+        Ok(Self { sites, mounts, writer, end, sources, told, readers, leaving, retry, failure })
     }
 
     /// Attaches to what was found.
@@ -127,6 +135,9 @@ impl Session {
                 (number, happening) = happening(&mut self.sites) => {
                     self.react(number, happening);
                     if !self.sites.iter().any(Site::has_future) {
+                        if let Some(failure) = self.failure.take() {
+                            return Err(failure);
+                        }
                         say("no network namespace is left that could come back; that is all");
                         return Ok(None);
                     }
@@ -139,7 +150,10 @@ impl Session {
                     // Whoever asked may have gone away.
                     let _ = answer.send(self.sites.iter().map(Site::snapshot).collect());
                 }
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {
+                    self.tick();
+                    self.retry();
+                }
                 outcome = &mut server => outcome.context("cannot serve metrics any more")?,
             }
         }
@@ -149,7 +163,13 @@ impl Session {
     fn react(&mut self, number: usize, happening: Happening) {
         match happening {
             Happening::Changes(changes) => tell(self.sites[number].follow(changes)),
-            Happening::End(why) => self.leave(number, &why),
+            Happening::End => self.leave(number, "its process has ended"),
+            Happening::Failed(error) => {
+                let label = self.sites[number].label();
+                let failure = anyhow!("cannot follow the interfaces of '{label}': {error}");
+                self.leave(number, &failure.to_string());
+                self.failure = Some(failure);
+            }
         }
     }
 
@@ -195,6 +215,13 @@ impl Session {
         let site = &self.sites[number];
         if site.attachments().next().is_none() {
             say(format_args!("no interface of '{}' is selected yet; waiting", site.label()));
+        }
+    }
+
+    fn retry(&mut self) {
+        if Instant::now() > self.retry {
+            self.sites.iter_mut().for_each(|site| tell(site.retry()));
+            self.retry = Instant::now() + RETRY;
         }
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use fixer_common::abi::Hook;
 
-use batch::Plan;
+use batch::{Failures, Plan};
 use change::Replaced;
 
 use crate::{
@@ -67,6 +67,8 @@ pub struct Site {
     attached: BTreeMap<u32, Vec<Attachment>>,
     tally: Tally,
     replaced: Replaced,
+    /// What could not be attached, and what was said about it.
+    failures: Failures,
 }
 
 /// What keeps a namespace alive, and so is dropped when it is given up.
@@ -91,8 +93,10 @@ impl Inside {
 pub enum Happening {
     /// Interfaces have changed.
     Changes(Vec<Change>),
-    /// The namespace is given up, and will not come back by itself.
-    End(String),
+    /// The namespace has ended, with the process that was named in its place.
+    End,
+    /// The namespace cannot be followed any more.
+    Failed(io::Error),
 }
 
 impl Site {
@@ -112,7 +116,7 @@ impl Site {
         for hook in hooks {
             object.classifier(*hook)?;
         }
-        let (names, links, attached, tally, replaced) = Default::default();
+        let (names, links, attached, tally, replaced, failures) = Default::default();
         let inside = Some(inside);
         let site = Self {
             object,
@@ -127,6 +131,7 @@ impl Site {
             attached,
             tally,
             replaced,
+            failures,
         };
         Ok((site, found))
     }
@@ -171,9 +176,9 @@ impl Site {
         tokio::select! {
             changes = changes.next() => match changes {
                 Ok(changes) => Happening::Changes(changes),
-                Err(error) => Happening::End(format!("its interfaces cannot be followed: {error}")),
+                Err(error) => Happening::Failed(error),
             },
-            _ = end => Happening::End("its process has ended".to_owned()),
+            _ = end => Happening::End,
         }
     }
 
@@ -255,6 +260,7 @@ impl Site {
     fn gone(&mut self, ifindex: u32, plan: &mut Plan) {
         self.links.remove(&ifindex);
         self.names.forget(ifindex);
+        self.failures.forget(ifindex);
         plan.take.remove(&ifindex);
         plan.leave.remove(&ifindex);
         if let Some(attachments) = self.attached.remove(&ifindex) {

@@ -25,7 +25,7 @@ use crate::net::{
     claim::Claim,
     filter::{self, Filter, Program},
     links::Link,
-    turn::{Turn, TurnError},
+    turn::{SHORT, Turn},
 };
 
 /// How a program is attached.
@@ -107,9 +107,9 @@ pub enum AttachError {
         /// Who holds it.
         holder: Holder,
     },
-    /// Another fixer is at work.
-    #[error(transparent)]
-    Turn(#[from] TurnError),
+    /// It could not be found out who is there.
+    #[error("cannot look at what is attached already: {0}")]
+    Look(#[from] io::Error),
     /// The kernel refused.
     #[error("cannot attach to {hook} of {interface}: {cause}", hook = hook.name())]
     Refused {
@@ -165,14 +165,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Waits for its turn in the calling thread's namespace, and looks at these interfaces in one go.
+    /// Waits for its turn in the calling thread's namespace, but not long, and looks at these interfaces
+    /// in one go.
     pub fn begin<'a>(
         links: impl Iterator<Item = (u32, &'a str)> + Clone,
     ) -> Result<Self, AttachError> {
-        let turn = Turn::wait()?;
-        // Where it cannot be found out who is there, for want of a privilege, it is no reason not to
-        // attach: a packet that is fixed twice is still right.
-        Ok(Self { turn, there: settled(links).unwrap_or_default() })
+        let turn = Turn::wait(SHORT)?;
+        Ok(Self { turn, there: settled(links)? })
     }
 }
 
@@ -211,7 +210,7 @@ impl Object {
         if is_meant() {
             return outcome.map(Some);
         }
-        outcome.map_or(Ok(()), |mistaken| self.detach(mistaken))?;
+        outcome.map_or(Ok(()), |mistaken| self.detach_in(&batch.turn, mistaken))?;
         Ok(None)
     }
 
@@ -224,7 +223,7 @@ impl Object {
     ) -> Result<Attachment, AttachError> {
         let here = |there: &&Resident| (there.ifindex, there.hook) == (ifindex, hook);
         for resident in there.iter().filter(here) {
-            if !resident.reclaim()? {
+            if !resident.reclaim(turn)? {
                 return Err(resident.into());
             }
         }
@@ -236,15 +235,11 @@ impl Object {
     fn claim(&mut self, hook: Hook) -> io::Result<()> {
         let program = self.classifier(hook).map_err(io::Error::other)?.info();
         let program = program.map_err(io::Error::other)?.id();
-        let claim = Claim::on(program);
-        match claim {
-            // It was claimed for another interface.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
-            claim => {
-                self.claims.push(claim?);
-                Ok(())
-            }
+        // It may have been claimed for another interface.
+        if !self.claims.iter().any(|claim| claim.program == program) {
+            self.claims.push(Claim::on(program)?);
         }
+        Ok(())
     }
 
     /// Lets go of what was claimed: a claim is a socket, and keeps its namespace alive.
@@ -286,6 +281,7 @@ impl Object {
     /// that is refused the other's is taken off.
     pub fn replace(
         &mut self,
+        turn: &Turn,
         old: &mut Self,
         attachment: Attachment,
     ) -> Result<Attachment, AttachError> {
@@ -305,7 +301,7 @@ impl Object {
                 });
                 if let Err(error) = replaced {
                     // The refusal is what matters; that this fails too would only hide it.
-                    let _ = filter::remove(ifindex, hook, &filter);
+                    let _ = filter::remove(ifindex, hook, &filter, turn);
                     return Err(refused(ProgramError::IOError(error)));
                 }
                 Held::Filter(ifindex, filter)
@@ -314,15 +310,21 @@ impl Object {
         Ok(Attachment { interface, hook, mode, held })
     }
 
-    /// Takes a program off. An interface that is gone took it along: that is no error.
+    /// Takes a program off an interface of the calling thread's namespace. An interface that is gone took
+    /// it along: that is no error.
     pub fn detach(&mut self, attachment: Attachment) -> Result<(), AttachError> {
+        self.detach_in(&Turn::wait(SHORT)?, attachment)
+    }
+
+    /// The same for one of many.
+    pub fn detach_in(&mut self, turn: &Turn, attachment: Attachment) -> Result<(), AttachError> {
         let Attachment { interface, hook, held, .. } = attachment;
         match held {
             Held::Link(link) => match self.classifier(hook)?.detach(link) {
                 Err(error) if !is_gone(&error) => Err(refused(&interface, hook, error)),
                 _ => Ok(()),
             },
-            Held::Filter(ifindex, filter) => filter::remove(ifindex, hook, &filter)
+            Held::Filter(ifindex, filter) => filter::remove(ifindex, hook, &filter, turn)
                 .map_err(|error| refused(&interface, hook, error)),
         }
     }

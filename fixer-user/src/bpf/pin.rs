@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +23,10 @@ use aya::{
     },
 };
 use fixer_common::abi::{self, Hook, map};
-use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use nix::{
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+    unistd::geteuid,
+};
 
 use super::{
     attach::{AttachError, Held, Mode, Wish, on_filter},
@@ -46,9 +49,18 @@ const BPFFS: &str = "/sys/fs/bpf";
 pub enum PinError {
     /// There is no BPF file system to pin to.
     #[error(
-        "{BPFFS} is no BPF file system, so nothing can stay attached; mount one: mount -t bpf bpf {BPFFS}"
+        "{BPFFS} is no BPF file system, so nothing can stay attached; mount one: mount -t bpf -o mode=0700 bpf {BPFFS}"
     )]
     NoBpffs,
+    /// Others could move the pins.
+    #[error(
+        "{} belongs to another user, or others may write to it, so what is pinned there cannot be \
+         trusted; see who made it, and remove it", path.display()
+    )]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The kernel or the file system refused.
     #[error("cannot {what} {}: {cause}", path.display())]
     Refused {
@@ -96,8 +108,15 @@ impl Pins {
         if !is_bpffs {
             return Err(PinError::NoBpffs);
         }
-        let root = Path::new(BPFFS);
-        let inode = netns.file().metadata().map_err(refused("look at", root))?.ino();
+        let root = root();
+        if let Ok(made) = fs::symlink_metadata(&root) {
+            let is_safe =
+                made.is_dir() && made.uid() == geteuid().as_raw() && made.mode() & 0o022 == 0;
+            if !is_safe {
+                return Err(PinError::Shared { path: root });
+            }
+        }
+        let inode = netns.file().metadata().map_err(refused("look at", &root))?.ino();
         Ok(Self::at(abi::VERSION, inode))
     }
 
@@ -106,9 +125,13 @@ impl Pins {
         Self { version, dir }
     }
 
-    /// The pins in a namespace of this version, and of every other that has some.
+    /// The pins in a namespace of this version, and of every other that has some. Without a BPF file
+    /// system there are none.
     pub fn every(netns: &NetNs) -> Result<Vec<Self>, PinError> {
-        let mut every = vec![Self::of(netns)?];
+        let mut every = match Self::of(netns) {
+            Err(PinError::NoBpffs) => return Ok(Vec::new()),
+            pins => vec![pins?],
+        };
         let found = found(netns.file().metadata()).map_err(refused("read", &root()))?;
         every.extend(found.into_iter().filter(|pins| pins.version != abi::VERSION));
         Ok(every)
@@ -117,7 +140,9 @@ impl Pins {
     /// Loads an object whose maps are pinned here, or found here with what they have counted.
     pub fn load(&self, config: &Config) -> Result<Object, PinError> {
         self.check_shapes(config)?;
-        fs::create_dir_all(&self.dir).map_err(refused("make", &self.dir))?;
+        let mut made = fs::DirBuilder::new();
+        made.recursive(true).mode(0o700);
+        made.create(&self.dir).map_err(refused("make", &self.dir))?;
         Ok(Object::load_pinned(config, &self.dir)?)
     }
 
@@ -166,7 +191,9 @@ impl Pins {
                 .map_err(refused("replace the program of the filter for", &path))?;
                 return Ok((true, there.mode()));
             }
-            Some((there, ..)) if !there.reclaim()? => return Err(AttachError::from(there).into()),
+            Some((there, ..)) if !there.reclaim(turn)? => {
+                return Err(AttachError::from(there).into());
+            }
             Some(_) | None => {}
         }
         // Indexes are given again: what is here is of an interface that is gone.
@@ -184,11 +211,11 @@ impl Pins {
 
     /// Detaches what is there by `fixer attach` of this version. A link goes with its pin, if a little
     /// later.
-    pub fn detach(&self, there: &Resident) -> Result<(), PinError> {
+    pub fn detach(&self, turn: &Turn, there: &Resident) -> Result<(), PinError> {
         let Resident { ifindex, hook, filter, .. } = there;
         let path = self.link(*ifindex, *hook);
         match filter {
-            Some(filter) => filter::remove(*ifindex, *hook, filter)
+            Some(filter) => filter::remove(*ifindex, *hook, filter, turn)
                 .map_err(refused("remove the filter of", &path))?,
             None => remove_file(&path)?,
         }

@@ -17,6 +17,7 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, loaded_programs},
 };
 use fixer_common::abi::{self, Hook, map, program};
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
     attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
@@ -28,6 +29,7 @@ use crate::{
     net::{
         claim::claims,
         filter::{self, Filter},
+        turn::Turn,
     },
     say::say,
 };
@@ -105,20 +107,20 @@ impl Resident {
     }
 
     /// Takes its filter off. A link has none: it ends with who holds it.
-    pub fn remove_filter(&self) -> Result<(), AttachError> {
+    pub fn remove_filter(&self, turn: &Turn) -> Result<(), AttachError> {
         let Self { ifindex, hook, filter, .. } = self;
         let Some(filter) = filter else { return Ok(()) };
-        filter::remove(*ifindex, *hook, filter)
+        filter::remove(*ifindex, *hook, filter, turn)
             .map_err(|error| refused(&self.interface, *hook, error))
     }
 
     /// Makes room where a process was killed, and says so. Says whether there is room now: what is held
     /// stays.
-    pub(super) fn reclaim(&self) -> Result<bool, AttachError> {
+    pub(super) fn reclaim(&self, turn: &Turn) -> Result<bool, AttachError> {
         if self.holder != Holder::Nobody {
             return Ok(false);
         }
-        self.remove_filter()?;
+        self.remove_filter(turn)?;
         let (hook, interface) = (self.hook.name(), &self.interface);
         say(format_args!("removed what a killed fixer left at {hook} of {interface}"));
         Ok(true)
@@ -137,26 +139,26 @@ pub fn residents<'a>(links: impl Iterator<Item = (u32, &'a str)>) -> io::Result<
     let (mut found, mut programs) = (Vec::new(), None);
     for (ifindex, interface) in links {
         for hook in [Hook::Egress, Hook::Ingress] {
-            let resident = |program: &ProgramInfo, filter| Resident {
+            let resident = |program, filter, counters| Resident {
                 ifindex,
                 interface: interface.to_owned(),
                 hook,
-                program: program.id(),
+                program,
                 holder: Holder::Unknown,
                 filter,
-                counters: counters_of(program),
+                counters,
             };
-            let tcx = at_tcx(interface, hook)?;
-            found
-                .extend(tcx.iter().filter(|program| is_ours(program)).map(|it| resident(it, None)));
+            let tcx = at_tcx(ifindex, hook)?;
+            let ours = tcx.iter().filter(|program| is_ours(program));
+            found.extend(ours.map(|program| resident(program.id(), None, counters_of(program))));
             for filter in filter::filters(ifindex, hook)? {
                 if !OURS.contains(&filter.name.as_str()) {
                     continue;
                 }
+                // A filter tells of itself; of its program only those are told who may ask.
                 let programs = programs.get_or_insert_with(every_program);
-                found.extend(
-                    programs.get(&filter.program).map(|it| resident(it, Some(filter.clone()))),
-                );
+                let counters = programs.get(&filter.program).and_then(counters_of);
+                found.push(resident(filter.program, Some(filter), counters));
             }
         }
     }
@@ -209,14 +211,27 @@ fn holder(
     }
 }
 
-fn at_tcx(interface: &str, hook: Hook) -> io::Result<Vec<ProgramInfo>> {
-    match SchedClassifier::query_tcx(interface, attach_type(hook)) {
-        Ok((_, programs)) => Ok(programs),
-        Err(error) if lacks_tcx(&error) => Ok(Vec::new()),
-        // The interface, or one of its programs, has gone since it was found.
-        Err(error) if matches!(errno(&error), Some(libc::ENODEV | libc::ENOENT)) => Ok(Vec::new()),
-        Err(error) => Err(io::Error::other(error)),
+/// The programs at a hook, by tcx. They are asked for by a name, and one by one by their ids: if one of
+/// these has changed meanwhile, it is asked again.
+fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<Vec<ProgramInfo>> {
+    const TRIES: usize = 16;
+    let mut outcome = Ok(Vec::new());
+    for _ in 0..TRIES {
+        let Ok(interface) = if_indextoname(ifindex) else { return Ok(Vec::new()) };
+        let interface = interface.to_string_lossy().into_owned();
+        match SchedClassifier::query_tcx(&interface, attach_type(hook)) {
+            Ok((_, programs)) if if_nametoindex(&*interface) == Ok(ifindex) => return Ok(programs),
+            Ok(_) => {}
+            Err(error) => match errno(&error) {
+                _ if lacks_tcx(&error) => return Ok(Vec::new()),
+                // Who may not ask sees filters all the same.
+                Some(libc::EPERM) => return Ok(Vec::new()),
+                Some(libc::ENODEV | libc::ENOENT) => outcome = Err(io::Error::other(error)),
+                _ => return Err(io::Error::other(error)),
+            },
+        }
     }
+    outcome
 }
 
 fn is_ours(program: &ProgramInfo) -> bool {

@@ -3,20 +3,24 @@
 //! All or nothing: what can be seen beforehand is looked at in every namespace before the first
 //! interface is touched, and where one refuses all the same, those before it are given back.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fixer_common::abi::{self, Hook};
 
 use super::{Outcome, checks};
 use crate::{
     bpf::{
-        attach::{AttachError, Mode},
+        attach::{AttachError, Mode, Wish},
         load::{Config, Object},
         pin::{PinError, Pins},
         resident::{Holder, Resident, residents, settled},
     },
     cli,
     hurry::Hurry,
-    net::{links, netns::NetNs, turn::Turn},
+    net::{
+        links::{self, Link},
+        netns::NetNs,
+        turn::{LONG, Turn},
+    },
     privileges,
     site::place,
 };
@@ -24,30 +28,28 @@ use crate::{
 /// Attaches to what was selected and is there, and pins it.
 pub fn run(args: &cli::Attach) -> Result<Outcome> {
     checks::privileges(privileges::TO_PIN, &args.select, Some(&args.what))?;
-    let selection = args.select.selection();
     let mut found = Vec::new();
     for netns in checks::namespaces(&args.select)? {
-        let pins = Pins::of(&netns)?;
-        let everywhere = links::list(&netns)
-            .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        checks::every_name_will_do(&args.select, &netns, &everywhere)?;
-        let (links, others): (Vec<_>, Vec<_>) =
-            everywhere.into_iter().partition(|link| selection.takes(link));
-        ensure!(!links.is_empty(), "no interface of '{netns}' is selected: nothing was attached");
-        found.push((netns, pins, links, others));
+        // Looked at again when it is our turn: a mistake is better known before the self-test.
+        selected(args, &netns)?;
+        found.push((netns.identity()?, Pins::of(&netns)?, netns));
     }
+    // Everybody takes turns in the same order, or two would wait for each other.
+    found.sort_by_key(|(identity, ..)| *identity);
     // Nobody reads events yet; `WANTED` is shared with whoever comes to read them.
     let config = Config { events: 0, ..args.what.config(false, false) };
     let config = checks::proven(&args.what, config)?;
     let mut work = Vec::new();
     let outcome = found
         .into_iter()
-        .try_for_each(|(netns, pins, links, others)| {
-            work.push(Work::begin(netns, pins, links, others, args.what.hook.each())?);
+        .try_for_each(|(_, pins, netns)| {
+            work.push(Work::begin(args, netns, pins)?);
             Ok(())
         })
         .and_then(|()| work.iter_mut().try_for_each(|work| work.load(&config)))
-        .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args)));
+        // What is new can be given back, what was replaced cannot: so that comes last.
+        .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, false)))
+        .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, true)));
     let outcome = match outcome {
         Ok(()) => {
             work.iter().for_each(Work::tell);
@@ -61,31 +63,44 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
     tidy.map(|()| outcome)
 }
 
+/// The interfaces of a namespace that are selected now.
+fn selected(args: &cli::Attach, netns: &NetNs) -> Result<Vec<Link>> {
+    let mut links =
+        links::list(netns).with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
+    checks::every_name_will_do(&args.select, netns, &links)?;
+    let selection = args.select.selection();
+    links.retain(|link| selection.takes(link));
+    ensure!(!links.is_empty(), "no interface of '{netns}' is selected: nothing was attached");
+    Ok(links)
+}
+
 /// Takes back what was attached before the error.
 fn undo(work: &mut [Work], error: anyhow::Error) -> anyhow::Error {
-    let made = work.iter().flat_map(|work| &work.done).filter(|done| !done.replaced).count();
-    if made == 0 {
-        return error;
+    let (replaced, made): (Vec<_>, Vec<_>) =
+        work.iter().flat_map(|work| &work.done).partition(|done| done.replaced);
+    let (replaced, made) = (replaced.len(), made.len());
+    let mut told = Vec::new();
+    if made > 0 {
+        told.push(match work.iter_mut().try_for_each(Work::undo) {
+            Ok(()) => format!("the {made} hooks attached before it were given back"),
+            Err(also) => format!(
+                "what was attached before could not be taken back: {also:#}; `fixer status` shows it, \
+                 `fixer detach` takes it off"
+            ),
+        });
     }
-    match work.iter_mut().try_for_each(Work::undo) {
-        Ok(()) => {
-            anyhow!("{error:#}; nothing was attached: the {made} hooks before it were given back")
-        }
-        Err(also) => anyhow!(
-            "{error:#}; and what was attached before could not be taken back: {also:#}; \
-             `fixer status` shows it, `fixer detach` takes it off"
-        ),
+    if replaced > 0 {
+        told.push(format!("at {replaced} hooks the program was replaced already, and stays"));
     }
+    if told.is_empty() { error } else { anyhow!("{error:#}; {}", told.join("; ")) }
 }
 
 /// What is to be done in one namespace, and what is done already.
 struct Work {
     netns: NetNs,
     pins: Pins,
-    /// The interfaces that were selected.
-    links: Vec<links::Link>,
-    /// Those that were not.
-    others: Vec<links::Link>,
+    /// The interfaces that are selected.
+    links: Vec<Link>,
     hooks: &'static [Hook],
     there: Vec<Resident>,
     object: Option<Object>,
@@ -104,21 +119,12 @@ struct Done {
 
 impl Work {
     /// Takes its turn, and looks whether there is room at every hook.
-    fn begin(
-        netns: NetNs,
-        pins: Pins,
-        links: Vec<links::Link>,
-        others: Vec<links::Link>,
-        hooks: &'static [Hook],
-    ) -> Result<Self> {
-        let (turn, there) = netns
-            .run(|| -> Result<_> {
-                let turn = Turn::wait()?;
-                Ok((turn, settled(names(&links))?))
-            })
-            .map_err(anyhow::Error::from)
-            .flatten()
-            .with_context(|| format!("cannot look at what is attached in '{netns}'"))?;
+    fn begin(args: &cli::Attach, netns: NetNs, pins: Pins) -> Result<Self> {
+        let cannot = || format!("cannot look at what is attached in '{netns}'");
+        let turn = netns.run(|| Turn::wait(LONG)).flatten().with_context(cannot)?;
+        let links = selected(args, &netns)?;
+        let there = netns.run(|| settled(names(&links))).flatten().with_context(cannot)?;
+        let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
         let is_free = |there: &&Resident| {
             matches!(there.holder, Holder::Attach(abi::VERSION) | Holder::Nobody)
         };
@@ -129,7 +135,20 @@ impl Work {
                 place(&netns, &taken.interface)
             )));
         }
-        Ok(Self { netns, pins, links, others, hooks, there, object: None, done: Vec::new(), turn })
+        let is_other = |there: &&Resident| {
+            let mode = there.mode();
+            (wish == Wish::Tcx && mode != Mode::Tcx)
+                || (wish == Wish::Clsact && mode != Mode::Clsact)
+        };
+        let mut ours = there.iter().filter(|there| there.holder == Holder::Attach(abi::VERSION));
+        if let Some(other) = ours.find(|there| hooks.contains(&there.hook) && is_other(there)) {
+            let (place, mode) = (place(&netns, &other.interface), other.mode());
+            bail!(
+                "{place} is attached by {mode} already, and is replaced in the same way only (nothing \
+                 was attached); detach it first, or leave --attach-mode out"
+            );
+        }
+        Ok(Self { netns, pins, links, hooks, there, object: None, done: Vec::new(), turn })
     }
 
     fn load(&mut self, config: &Config) -> Result<()> {
@@ -137,7 +156,8 @@ impl Work {
         Ok(())
     }
 
-    fn attach(&mut self, args: &cli::Attach) -> Result<()> {
+    /// Attaches where nothing is, or replaces what is there.
+    fn attach(&mut self, args: &cli::Attach, replace: bool) -> Result<()> {
         let Self { netns, pins, links, hooks, there, object, done, turn, .. } = self;
         let Some(object) = object else { return Ok(()) };
         netns
@@ -150,6 +170,11 @@ impl Work {
                             (there.ifindex, there.hook) == (link.ifindex, *hook)
                         };
                         let there = there.iter().find(here);
+                        let is_ours =
+                            there.is_some_and(|there| there.holder == Holder::Attach(abi::VERSION));
+                        if is_ours != replace {
+                            continue;
+                        }
                         let how = (*hook, args.what.attach_mode);
                         let (replaced, mode) = pins.attach(turn, object, target, how, there)?;
                         let interface = link.name.clone();
@@ -179,7 +204,7 @@ impl Work {
     fn undo(&mut self) -> Result<()> {
         // What it holds may be what there is too little of.
         self.object = None;
-        let Self { netns, pins, links, done, .. } = self;
+        let Self { netns, pins, links, done, turn, .. } = self;
         let is_new = |there: &&Resident| {
             let here = |done: &Done| {
                 (done.ifindex, done.hook) == (there.ifindex, there.hook) && !done.replaced
@@ -188,23 +213,22 @@ impl Work {
         };
         netns.run(|| -> Result<()> {
             let there = residents(names(links))?;
-            Ok(there.iter().filter(is_new).try_for_each(|new| pins.detach(new))?)
+            Ok(there.iter().filter(is_new).try_for_each(|new| pins.detach(turn, new))?)
         })?
     }
 
     fn tidy(&mut self) -> Result<()> {
         // What it holds may be what there is too little of.
         self.object = None;
-        let Self { netns, pins, links, others, .. } = self;
-        let left = netns
-            .run(|| settled(names(links).chain(names(others))))
-            .flatten()
-            .with_context(|| format!("cannot look at what is left in '{netns}'"))?;
+        let Self { netns, pins, .. } = self;
+        let cannot = || format!("cannot look at what is left in '{netns}'");
+        let links = links::list(netns).with_context(cannot)?;
+        let left = netns.run(|| settled(names(&links))).flatten().with_context(cannot)?;
         Ok(pins.tidy(&left)?)
     }
 }
 
 /// Interfaces as they are looked at.
-fn names(links: &[links::Link]) -> impl Iterator<Item = (u32, &str)> + Clone {
+fn names(links: &[Link]) -> impl Iterator<Item = (u32, &str)> + Clone {
     links.iter().map(|link| (link.ifindex, link.name.as_str()))
 }

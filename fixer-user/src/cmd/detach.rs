@@ -16,7 +16,7 @@ use crate::{
     net::{
         links::{self, Link},
         netns::NetNs,
-        turn::Turn,
+        turn::{LONG, Turn},
     },
     privileges,
     site::place,
@@ -31,20 +31,18 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
     let mut count = 0;
     for netns in checks::namespaces(&args.select)? {
         let every = Pins::every(&netns)?;
+        let turn = netns.run(|| Turn::wait(LONG)).flatten().context("cannot lock the namespace")?;
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         let names = || links.iter().map(|link| (link.ifindex, link.name.as_str()));
-        let (_turn, there) = netns.run(|| -> Result<_> {
-            let turn = Turn::wait()?;
-            Ok((turn, settled(names())?))
-        })??;
+        let there = netns.run(|| settled(names()))??;
         let is_meant = |there: &&Resident| {
             let link = links.iter().find(|link| link.ifindex == there.ifindex);
             let selected = |link: &Link| args.all || selection.means(link);
             args.hook.each().contains(&there.hook) && link.is_some_and(selected)
         };
         let _hurry = Hurry::for_many(there.len());
-        let gone = detach(args, &netns, &every, there.iter().filter(is_meant))?;
+        let (gone, held) = detach(args, &netns, (&turn, &every), there.iter().filter(is_meant))?;
         let left = netns.run(|| settled(names()))??;
         for there in &gone {
             let is_it = |left: &&Resident| {
@@ -64,6 +62,9 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             count += 1;
         }
         every.iter().try_for_each(|pins| pins.tidy(&left))?;
+        if let Some(held) = held {
+            bail!(AttachError::from(held));
+        }
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
@@ -75,30 +76,33 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Detaches what stays for nobody. What a process holds is that process's to detach.
+/// Detaches what stays for nobody. What a process holds is that process's to detach: the first such hook
+/// that was meant is given as well.
 fn detach<'a>(
     args: &cli::Detach,
     netns: &NetNs,
-    every: &[Pins],
+    (turn, every): (&Turn, &[Pins]),
     meant: impl Iterator<Item = &'a Resident> + Send,
-) -> Result<Vec<&'a Resident>> {
+) -> Result<(Vec<&'a Resident>, Option<&'a Resident>)> {
     netns.run(|| {
-        let mut gone = Vec::new();
+        let (mut gone, mut held) = (Vec::new(), None);
         for there in meant {
             match there.holder {
-                Holder::Run(_) | Holder::Unknown if args.all => continue,
-                Holder::Run(_) | Holder::Unknown => bail!(AttachError::from(there)),
+                Holder::Run(_) | Holder::Unknown => {
+                    held = held.or(Some(there).filter(|_| !args.all));
+                    continue;
+                }
                 Holder::Attach(version) => {
                     match every.iter().find(|pins| pins.version == version) {
-                        Some(pins) => pins.detach(there)?,
-                        None => there.remove_filter()?,
+                        Some(pins) => pins.detach(turn, there)?,
+                        None => there.remove_filter(turn)?,
                     }
                 }
-                Holder::Nobody => there.remove_filter()?,
+                Holder::Nobody => there.remove_filter(turn)?,
             }
             gone.push(there);
         }
-        Ok(gone)
+        Ok((gone, held))
     })?
 }
 

@@ -9,7 +9,6 @@ use super::{Outcome, checks};
 use crate::{
     bpf::{
         counters::Row,
-        pin::Pins,
         resident::{Holder, Resident, settled},
     },
     cli,
@@ -25,7 +24,6 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     let is_all = !selection.auto && selection.patterns.is_empty();
     let mut entries = Vec::new();
     for netns in checks::namespaces(&args.select)? {
-        Pins::of(&netns)?;
         let mut links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         links.retain(|link| is_all || selection.means(link));

@@ -19,14 +19,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::netlink::ask;
-
-/// The priority of a filter that comes before the others: one that ends the chain must not hide
-/// replies from us.
-const FIRST: u16 = 1;
-
-/// The priority that lets the kernel choose: before all that are there.
-const ANY: u16 = 0;
+use super::{netlink::ask, turn::Turn};
 
 /// What the handle of a filter says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +88,11 @@ pub struct Program<'a> {
 
 /// The BPF filters at a hook of an interface. Where there is no qdisc or no interface, there is none.
 pub fn filters(ifindex: u32, hook: Hook) -> io::Result<Vec<Filter>> {
-    Ok(every_filter(ifindex, hook)?.iter().filter_map(understood).collect())
+    Ok(every_filter(ifindex, hook)?.0.iter().filter_map(understood).collect())
 }
 
-/// Puts a program on a hook, on a qdisc that is made for it if there is none. The hook must have no
-/// filter with the same tag.
+/// Puts a program on a hook, on a qdisc that is made for it if there is none, before the filters of
+/// others as far as there is room: one that ends the chain must not hide replies from us.
 pub fn add(
     ifindex: u32,
     hook: Hook,
@@ -112,28 +105,40 @@ pub fn add(
     let there: Vec<_> = there.into_iter().collect::<io::Result<Vec<_>>>()?.concat();
     let is_made = |filter: &Filter| filter.tag().is_some_and(|tag| tag.made_qdisc);
     let tag = Tag { version, stays, made_qdisc: is_new || there.iter().any(is_made) };
-    let message = |priority| {
-        (NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, put(ifindex, hook, program, priority, tag.handle()))
-    };
-    let first = if is_new {
-        let qdisc =
-            (NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, Message::NewQueueDiscipline(clsact(ifindex)));
-        ask([qdisc, message(FIRST)])?.ok()
+    let taken: Vec<u16> = every_filter(ifindex, hook)?.0.iter().map(priority).collect();
+    let priority = (1..=u16::MAX).find(|priority| !taken.contains(priority));
+    let priority = priority.ok_or_else(|| io::Error::other("every priority is taken"))?;
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let filter = (flags, put(ifindex, hook, program, priority, tag.handle()));
+    if is_new {
+        let qdisc = (flags, Message::NewQueueDiscipline(clsact(ifindex)));
+        let outcomes = ask([qdisc, filter])?.outcomes;
+        let [made, put] = <[_; 2]>::try_from(outcomes).map_err(|_| no_answer())?;
+        match (made, put) {
+            (Ok(()), Ok(())) => {}
+            (Ok(()), Err(error)) => {
+                // The refusal is what matters; that this fails too would only hide it.
+                let _ = remove_unused_clsact(ifindex);
+                return Err(error);
+            }
+            (Err(error), Ok(())) => {
+                // Somebody made the qdisc just now: the filter says that we did.
+                let handle = tag.handle();
+                remove_filter(ifindex, hook, priority, handle)?;
+                return Err(error);
+            }
+            (Err(error), Err(_)) => return Err(error),
+        }
     } else {
-        ask([message(FIRST)])?.ok()
-    };
-    // Somebody's filter of another kind may have the first place; then the kernel finds one.
-    let outcome = match first {
-        Err(_) if !is_new => ask([message(ANY)])?.ok(),
-        outcome => outcome,
-    };
-    if let (Err(_), true) = (&outcome, is_new) {
-        // The refusal is what matters; that this fails too would only hide it.
-        let _ = remove_unused_clsact(ifindex);
+        ask([filter])?.ok()?;
     }
-    outcome?;
-    let ours = filters(ifindex, hook)?.into_iter().find(|filter| filter.handle == tag.handle());
+    let ours = |filter: &Filter| (filter.priority, filter.handle) == (priority, tag.handle());
+    let ours = filters(ifindex, hook)?.into_iter().find(ours);
     ours.ok_or_else(|| io::Error::other("the filter is gone already"))
+}
+
+fn no_answer() -> io::Error {
+    io::Error::other("the kernel did not answer every request")
 }
 
 /// Replaces the program of a filter. The kernel does it in one step: a packet sees either.
@@ -142,26 +147,29 @@ pub fn replace(ifindex: u32, hook: Hook, filter: &Filter, program: Program<'_>) 
     ask([(NLM_F_ACK | NLM_F_REPLACE, message)])?.ok().map(drop)
 }
 
-/// Takes a filter off, and with the last one the qdisc that was made for it. That it is gone already is
-/// no error.
-pub fn remove(ifindex: u32, hook: Hook, filter: &Filter) -> io::Result<()> {
+/// Takes a filter off. With the last one goes the qdisc that was made for it, if nobody else can be
+/// putting one there meanwhile. That it is gone already is no error.
+pub fn remove(ifindex: u32, hook: Hook, filter: &Filter, turn: &Turn) -> io::Result<()> {
     let is_made = filter.tag().is_some_and(|tag| tag.made_qdisc);
-    let outcome = if is_made && count(ifindex)? == 1 {
+    if is_made && turn.is_ours() && count(ifindex)? == 1 {
         // The qdisc takes its filters along: nobody can find one without the other.
-        ask([(NLM_F_ACK, Message::DelQueueDiscipline(clsact(ifindex)))])
-    } else {
-        let mut message = at(ifindex, hook);
-        message.header.handle = filter.handle.into();
-        message.header.info = info(filter.priority);
-        message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
-        ask([(NLM_F_ACK, Message::DelTrafficFilter(message))])
-    };
-    outcome?.ok().map(drop).or_else(unless_gone)
+        let outcome = ask([(NLM_F_ACK, Message::DelQueueDiscipline(clsact(ifindex)))]);
+        return outcome?.ok().map(drop).or_else(unless_gone);
+    }
+    remove_filter(ifindex, hook, filter.priority, filter.handle)
+}
+
+fn remove_filter(ifindex: u32, hook: Hook, priority: u16, handle: u32) -> io::Result<()> {
+    let mut message = at(ifindex, hook);
+    message.header.handle = handle.into();
+    message.header.info = info(priority);
+    message.attributes.push(TcAttribute::Kind(TcFilterBpf::KIND.to_owned()));
+    ask([(NLM_F_ACK, Message::DelTrafficFilter(message))])?.ok().map(drop).or_else(unless_gone)
 }
 
 /// Removes the clsact qdisc of an interface if no filter is on it. That there is none, or no interface,
 /// is no error.
-pub fn remove_unused_clsact(ifindex: u32) -> io::Result<()> {
+fn remove_unused_clsact(ifindex: u32) -> io::Result<()> {
     if count(ifindex)? > 0 {
         return Ok(());
     }
@@ -199,18 +207,26 @@ fn has_clsact(ifindex: u32) -> io::Result<bool> {
 
 /// How many filters of whatever kind are on the qdisc.
 fn count(ifindex: u32) -> io::Result<usize> {
-    let counts = [Hook::Egress, Hook::Ingress].map(|hook| every_filter(ifindex, hook));
     let is_filter = |message: &&TcMessage| u32::from(message.header.handle) != 0;
-    counts.into_iter().try_fold(0, |sum, found| Ok(sum + found?.iter().filter(is_filter).count()))
+    [Hook::Egress, Hook::Ingress].into_iter().try_fold(0, |sum, hook| {
+        let (read, unread) = every_filter(ifindex, hook)?;
+        Ok(sum + read.iter().filter(is_filter).count() + unread)
+    })
 }
 
-fn every_filter(ifindex: u32, hook: Hook) -> io::Result<Vec<TcMessage>> {
-    let told = ask([(NLM_F_DUMP, Message::GetTrafficFilter(at(ifindex, hook)))])?.ok()?;
+/// The filters of whatever kind at a hook, and how many there are that cannot be read.
+fn every_filter(ifindex: u32, hook: Hook) -> io::Result<(Vec<TcMessage>, usize)> {
+    let dump = (NLM_F_DUMP, Message::GetTrafficFilter(at(ifindex, hook)));
+    let (told, unread) = ask([dump])?.counted()?;
     let filters = told.into_iter().filter_map(|message| match message {
         Message::NewTrafficFilter(filter) => Some(filter),
         _ => None,
     });
-    Ok(filters.collect())
+    Ok((filters.collect(), unread))
+}
+
+fn priority(message: &TcMessage) -> u16 {
+    (message.header.info >> 16) as u16
 }
 
 fn at(ifindex: u32, hook: Hook) -> TcMessage {
@@ -266,8 +282,7 @@ fn understood(message: &TcMessage) -> Option<Filter> {
         }
     }
     let handle = message.header.handle.into();
-    let priority = (message.header.info >> 16) as u16;
-    Some(Filter { priority, handle, name: name?, program: program? })
+    Some(Filter { priority: priority(message), handle, name: name?, program: program? })
 }
 
 #[cfg(test)]

@@ -37,8 +37,10 @@ pub fn error(error: rtnetlink::Error) -> io::Error {
 /// What the kernel answered to some requests.
 #[derive(Debug)]
 pub struct Answer {
-    /// What it told, those that this crate can read.
+    /// What it told, as far as it can be read here.
     pub told: Vec<RouteNetlinkMessage>,
+    /// How many messages cannot be, such as a filter of a kind that is not known.
+    pub unread: usize,
     /// How each request ended, in their order.
     pub outcomes: Vec<io::Result<()>>,
 }
@@ -62,11 +64,15 @@ pub fn ask<const N: usize>(requests: [(u16, RouteNetlinkMessage); N]) -> io::Res
         message.serialize(&mut bytes[start..]);
     }
     socket.send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
-    let mut told = Vec::new();
+    let (mut told, mut unread) = (Vec::new(), 0);
     let mut outcomes: Vec<Option<io::Result<()>>> = (0..N).map(|_| None).collect();
     while outcomes.iter().any(Option::is_none) {
         let (datagram, _) = socket.recv_from_full()?;
         for message in messages(&datagram) {
+            let Some(message) = message else {
+                unread += 1;
+                continue;
+            };
             let outcome = outcomes.get_mut(message.header.sequence_number as usize);
             match (message.payload, outcome) {
                 (NetlinkPayload::Error(error), Some(outcome)) => {
@@ -78,17 +84,16 @@ pub fn ask<const N: usize>(requests: [(u16, RouteNetlinkMessage); N]) -> io::Res
             }
         }
     }
-    Ok(Answer { told, outcomes: outcomes.into_iter().flatten().collect() })
+    Ok(Answer { told, unread, outcomes: outcomes.into_iter().flatten().collect() })
 }
 
-/// The messages of a datagram. What cannot be read, such as a filter of a kind that is not known, is
-/// nothing that was asked for.
-fn messages(mut datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
+/// The messages of a datagram; `None` for what cannot be read.
+fn messages(mut datagram: &[u8]) -> Vec<Option<NetlinkMessage<RouteNetlinkMessage>>> {
     let mut found = Vec::new();
     while let Some((len, _)) = datagram.split_first_chunk() {
         let len = u32::from_ne_bytes(*len) as usize;
         let Some(message) = datagram.get(..len).filter(|_| len > 0) else { break };
-        found.extend(NetlinkMessage::deserialize(message));
+        found.push(NetlinkMessage::deserialize(message).ok());
         datagram = datagram.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     found
@@ -97,7 +102,12 @@ fn messages(mut datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
 impl Answer {
     /// Fails with the first refusal.
     pub fn ok(self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.counted().map(|(told, _)| told)
+    }
+
+    /// The same, with the number of messages that cannot be read.
+    pub fn counted(self) -> io::Result<(Vec<RouteNetlinkMessage>, usize)> {
         self.outcomes.into_iter().collect::<io::Result<()>>()?;
-        Ok(self.told)
+        Ok((self.told, self.unread))
     }
 }

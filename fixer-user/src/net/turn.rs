@@ -7,45 +7,49 @@ use std::{
 };
 
 use super::netns::OWN;
+use crate::say::say;
 
-/// How long another fixer may take. Attaching to a thousand interfaces takes a few seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a command waits for another. Attaching to a thousand interfaces may take a quarter of a
+/// minute.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// How long a process waits that has other things to do.
+pub const SHORT: Duration = Duration::from_secs(1);
 
 /// The right to change what is attached in one namespace, until it is dropped or the process ends.
 ///
-/// It is a lock on the namespace's file, which every process in it opens anew, wherever it finds it.
+/// It is a lock on the namespace's file, which every process in it opens anew, wherever it finds it. So
+/// any user there can hold it, and nobody waits for ever: two at work at once do less harm than none.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "it is held, and never read")] File);
-
-/// It was not our turn.
-#[derive(Debug, thiserror::Error)]
-pub enum TurnError {
-    /// Another process changes attachments, and does not come to an end.
-    #[error(
-        "another fixer has been changing what is attached in this network namespace for {} seconds; \
-         wait for it, or end it (`fuser` or `lslocks` shows who holds /proc/self/ns/net)",
-        PATIENCE.as_secs()
-    )]
-    Taken,
-    /// The namespace's file cannot be locked.
-    #[error("cannot lock the network namespace: {0}")]
-    Lock(#[from] io::Error),
-}
+pub struct Turn(Option<File>);
 
 impl Turn {
-    /// Waits for its turn in the calling thread's namespace.
-    pub fn wait() -> Result<Self, TurnError> {
+    /// Waits for its turn in the calling thread's namespace, and goes on without it if that takes too
+    /// long. Fails if the namespace's file cannot be locked.
+    pub fn wait(patience: Duration) -> io::Result<Self> {
         let file = File::open(OWN)?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Self(file)),
+                Ok(()) => return Ok(Self(Some(file))),
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     thread::sleep(Duration::from_millis(2));
                 }
-                Err(TryLockError::WouldBlock) => return Err(TurnError::Taken),
-                Err(TryLockError::Error(error)) => return Err(error.into()),
+                Err(TryLockError::WouldBlock) => {
+                    say(format_args!(
+                        "another process has held the lock of this network namespace for {} s; going \
+                         on without it (`lslocks` shows who locks /proc/self/ns/net)",
+                        patience.as_secs()
+                    ));
+                    return Ok(Self(None));
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
             }
         }
+    }
+
+    /// Whether nobody else changes anything meanwhile.
+    pub const fn is_ours(&self) -> bool {
+        self.0.is_some()
     }
 }

@@ -6,7 +6,10 @@ use super::{News, Outcome, Site, SiteError};
 use crate::{
     bpf::attach::{AttachError, Attachment, Batch},
     hurry::Hurry,
-    net::links::Link,
+    net::{
+        links::Link,
+        turn::{SHORT, Turn},
+    },
     say::Progress,
 };
 
@@ -23,7 +26,36 @@ pub(super) struct Plan {
     pub(super) outcomes: Vec<Outcome>,
 }
 
+/// What was said about interfaces that could not be attached: it is not said again with every try.
+#[derive(Default)]
+pub(super) struct Failures(BTreeMap<Option<u32>, String>);
+
+impl Failures {
+    /// A failure of one interface, or of all at once, if it is a new one.
+    fn add(&mut self, whose: Option<u32>, error: SiteError) -> Option<Outcome> {
+        let words = error.to_string();
+        let before = self.0.insert(whose, words.clone());
+        (before != Some(words)).then_some(Err(error))
+    }
+
+    /// An interface is gone, or attached, and so is what all of them lacked.
+    pub(super) fn forget(&mut self, ifindex: u32) {
+        self.0.remove(&Some(ifindex));
+        self.0.remove(&None);
+    }
+}
+
 impl Site {
+    /// Tries again where something is lacking: memory may be there again, another fixer may have ended.
+    pub fn retry(&mut self) -> Vec<Outcome> {
+        let links = self
+            .links
+            .values()
+            .filter(|link| self.selection.takes(link) && !self.lacking(link.ifindex).is_empty());
+        let links = links.map(|link| (link.ifindex, link.clone())).collect();
+        self.attach(links)
+    }
+
     /// Attaches to some interfaces.
     pub(super) fn attach(&mut self, links: BTreeMap<u32, Link>) -> Vec<Outcome> {
         let Some(inside) = self.inside.as_ref().filter(|_| !links.is_empty()) else {
@@ -49,8 +81,13 @@ impl Site {
         });
         match entered {
             Ok(Ok(done)) => done.into_iter().flat_map(|done| self.attached_to(done)).collect(),
-            Ok(Err(error)) => vec![Err(SiteError::Attach(error))],
-            Err(error) => vec![Err(SiteError::Enter(Arc::clone(&self.label), error))],
+            Ok(Err(error)) => {
+                self.failures.add(None, SiteError::Attach(error)).into_iter().collect()
+            }
+            Err(error) => {
+                let error = SiteError::Enter(Arc::clone(&self.label), error);
+                self.failures.add(None, error).into_iter().collect()
+            }
         }
     }
 
@@ -61,8 +98,10 @@ impl Site {
         if let Err(error) = outcome {
             // What was half done is undone.
             let undone = self.detach(vec![(link.ifindex, made)]);
-            return [undone.err(), Some(error.into())].into_iter().flatten().map(Err).collect();
+            let failure = self.failures.add(Some(link.ifindex), error.into());
+            return undone.err().map(Err).into_iter().chain(failure).collect();
         }
+        self.failures.forget(link.ifindex);
         let news = News::taken(self.place(&link.name), &made);
         if !made.is_empty() {
             self.attached.entry(link.ifindex).or_default().extend(made);
@@ -84,10 +123,11 @@ impl Site {
         let entered = netns.run(|| {
             let _hurry = Hurry::for_many(off.len());
             let mut progress = Progress::start("detached from", off.len());
+            let turn = Turn::wait(SHORT)?;
             let mut outcome = Ok(());
             for (_, attachments) in off {
                 for attachment in attachments {
-                    outcome = outcome.and(object.detach(attachment));
+                    outcome = outcome.and(object.detach_in(&turn, attachment));
                 }
                 progress.step();
             }

@@ -14,7 +14,11 @@ use crate::{
         counters::{Generation, Row},
         load::Object,
     },
-    net::{links::Change, select::Selection},
+    net::{
+        links::Change,
+        select::Selection,
+        turn::{SHORT, Turn},
+    },
 };
 
 /// How long a program that was replaced may still be at work on a packet, at the very most.
@@ -65,16 +69,18 @@ impl Site {
         if let Some(inside) = &self.inside {
             let (attached, new) = (&mut self.attached, &mut self.object);
             let outcome = inside.netns.run(|| {
+                let turn = Turn::wait(SHORT)?;
                 for attachments in attached.values_mut() {
                     for attachment in mem::take(attachments) {
-                        match new.replace(&mut old, attachment) {
+                        match new.replace(&turn, &mut old, attachment) {
                             Ok(attachment) => attachments.push(attachment),
                             Err(error) => errors.push(error.into()),
                         }
                     }
                 }
+                Ok(())
             });
-            if let Err(error) = outcome {
+            if let Err(error) = outcome.flatten() {
                 mem::swap(&mut self.object, &mut old);
                 return vec![SiteError::Enter(Arc::clone(&self.label), error)];
             }
