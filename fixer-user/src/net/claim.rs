@@ -38,6 +38,12 @@ pub fn claims() -> io::Result<BTreeMap<u32, u32>> {
     Ok(fs::read_to_string(SOCKETS)?.lines().filter_map(claim).collect())
 }
 
+/// Whether a process holds an abstract name in the calling thread's namespace.
+pub fn is_held(name: &str) -> io::Result<bool> {
+    let sockets = fs::read_to_string(SOCKETS)?;
+    Ok(sockets.lines().filter_map(|line| line.split_once(" @")).any(|(_, held)| held == name))
+}
+
 fn claim(line: &str) -> Option<(u32, u32)> {
     let (_, name) = line.split_once(" @")?;
     let (program, pid) = name.strip_prefix(PREFIX)?.split_once('-')?;
