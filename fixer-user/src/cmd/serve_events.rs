@@ -42,11 +42,11 @@ async fn serve(args: &ServeEvents, listener: Listener) -> Result<()> {
     let mut told = losses.count()?;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut alone = std::pin::pin!(async {
-        if timeout(PATIENCE, share.until_watched(true)).await.is_ok() {
-            share.until_watched(false).await;
-        }
-    });
+    // What waits in the ring buffer, where another server was killed, is for who comes first.
+    if timeout(PATIENCE, share.until_watched(true)).await.is_err() {
+        return Ok(());
+    }
+    let mut alone = std::pin::pin!(share.until_watched(false));
     loop {
         tokio::select! {
             samples = ring.read(BATCH) => drop(share.hand_out(samples?)),
