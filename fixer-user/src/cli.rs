@@ -69,6 +69,7 @@ Examples:
   fixer run -i virbr0            fix replies that leave through virbr0, show each of them
   fixer run --auto --events none fix replies on every bridge, also on those that appear later
   fixer attach -i virbr0         fix replies from now on, without a process
+  fixer watch                    show what is fixed by `attach` or another `run`
   fixer demo                     see the fault and the cure, in scratch namespaces
 
 Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the self-test found a problem.";
@@ -84,6 +85,11 @@ pub enum Verb {
     Detach(Detach),
     /// What is attached where, who holds it, and what it has counted
     Status(Status),
+    /// Stream events from what `attach` left pinned, or from a running `run`
+    Watch(Watch),
+    /// Hand out the events of pinned maps to watchers, on the socket that is standard input
+    #[command(hide = true)]
+    ServeEvents(ServeEvents),
     /// Prove on this kernel, in a scratch network namespace, that the fix works
     Selftest(Selftest),
     /// A bridge, dnsmasq and a strict client in scratch namespaces: no lease, fixer on, lease
@@ -100,15 +106,9 @@ pub struct Run {
     /// What the programs do.
     #[command(flatten)]
     pub what: What,
-    /// How events are shown on standard output
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = Events::Text)]
-    pub events: Events,
-    /// Show every matched packet, not only those that are bad
-    #[arg(long)]
-    pub all: bool,
-    /// Also write every shown packet, as it was seen, to a capture file
-    #[arg(long, value_name = "FILE")]
-    pub pcapng: Option<PathBuf>,
+    /// How they are shown.
+    #[command(flatten)]
+    pub output: Output,
     /// Where to serve OpenMetrics, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
     pub metrics: Metrics,
@@ -118,6 +118,27 @@ pub struct Run {
     /// Take options from a TOML file, by their names here; those given here win. SIGHUP reads it again
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// How events are shown.
+#[derive(Clone, Debug, Args)]
+pub struct Output {
+    /// How events are shown on standard output
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = Events::Text)]
+    pub events: Events,
+    /// Show every matched packet, not only those that are bad
+    #[arg(long)]
+    pub all: bool,
+    /// Also write every shown packet, as it was seen, to a capture file
+    #[arg(long, value_name = "FILE")]
+    pub pcapng: Option<PathBuf>,
+}
+
+impl Output {
+    /// The verdicts that are shown, as a set of [`Verdict::bit`](verdict::Verdict::bit)s.
+    pub const fn verdicts(&self) -> u32 {
+        if self.all { verdict::ALL } else { verdict::NOTABLE }
+    }
 }
 
 fn run_help() -> String {
@@ -201,6 +222,50 @@ pub struct Status {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `fixer watch`.
+#[derive(Debug, Args)]
+#[command(after_help = watch_help())]
+pub struct Watch {
+    /// Which interfaces; without any, all.
+    #[command(flatten)]
+    pub select: Select,
+    /// Only this hook
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
+    pub hook: Hooks,
+    /// How they are shown.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+fn watch_help() -> String {
+    format!("{WATCH_EXAMPLES}\n\nCapabilities:\n{}", privileges::help(privileges::TO_WATCH))
+}
+
+const WATCH_EXAMPLES: &str = "\
+It changes nothing of what is attached, and any number may watch at once, each with its own options.
+A watcher that does not keep up is told how many events it has lost; the others and the counters lose
+nothing by it. It ends with Ctrl-C, or when nothing that it watches is attached any more, and then says
+what was counted since it began.
+
+What `fixer attach` left is read by a process beside the watchers, `fixer serve-events`, that the first
+of them starts and that ends with the last.
+
+Examples:
+  fixer watch
+  fixer watch -i virbr0 --events json
+  fixer watch --netns blue --all --pcapng dhcp.pcapng";
+
+/// Arguments of `fixer serve-events`.
+#[derive(Debug, Args)]
+pub struct ServeEvents {
+    /// The id of the ring buffer
+    pub events: u32,
+    /// The id of the map that chooses events
+    pub wanted: u32,
+    /// The id of the map that counts lost events
+    pub lost: u32,
 }
 
 /// Arguments of `fixer selftest`.

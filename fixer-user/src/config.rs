@@ -205,7 +205,9 @@ mod tests {
                     user = 'nobody'\n";
         let run = read_with(text, &[]).unwrap();
         assert_eq!(run.select.interfaces.len(), 2);
-        assert!(run.select.auto && run.what.observe_only && run.all && !run.what.skip_selftest);
+        assert!(
+            run.select.auto && run.what.observe_only && run.output.all && !run.what.skip_selftest
+        );
         assert_eq!((run.what.hook, run.what.rules.len()), (Hooks::Both, 2));
         assert_eq!((run.metrics.0, run.user.as_deref()), (None, Some("nobody")));
         let mut run = Cli::command();

@@ -2,7 +2,8 @@
 //!
 //! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
 //! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
-//! show them as [`event`]s; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
+//! show them as [`event`]s; a [`share`] hands
+//! the same samples to others; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
 //! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
 
 pub mod bpf;
@@ -20,9 +21,11 @@ pub mod proof;
 pub mod say;
 pub mod service;
 pub mod session;
+pub mod share;
 pub mod signals;
 pub mod sink;
 pub mod site;
 pub mod stream;
 pub mod summary;
 pub mod tally;
+pub mod watch;

@@ -38,7 +38,7 @@ const TABLE: [(Act, Capability, &str); 13] = [
     (Act::Load, Capability::CAP_BPF, "to load eBPF programs"),
     (Act::Load, Capability::CAP_PERFMON, "to load eBPF programs that look into packets"),
     (Act::Load, Capability::CAP_NET_ADMIN, "to load eBPF programs that change packets"),
-    (Act::Read, Capability::CAP_BPF, "to read counters"),
+    (Act::Read, Capability::CAP_BPF, "to read counters and events"),
     (Act::Attach, Capability::CAP_NET_ADMIN, "to attach to interfaces"),
     (Act::Inspect, Capability::CAP_SYS_ADMIN, "to look at programs that are attached already"),
     (Act::SelfTest, Capability::CAP_SYS_ADMIN, "to make the self-test's network namespaces"),
@@ -64,6 +64,9 @@ pub const TO_INSPECT: &[Act] = &[Act::Read, Act::Attach, Act::Inspect];
 
 /// What `status` takes.
 pub const TO_LOOK: &[Act] = &[Act::Read, Act::Inspect];
+
+/// What `watch` takes.
+pub const TO_WATCH: &[Act] = &[Act::Read, Act::Inspect];
 
 /// What `demo` takes.
 pub const TO_PLAY: &[Act] = &[Act::Load, Act::Read, Act::Attach, Act::SelfTest, Act::Demo];

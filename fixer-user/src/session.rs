@@ -5,6 +5,7 @@ mod reload;
 
 use std::{
     collections::BTreeSet,
+    io,
     time::{Duration, Instant},
 };
 
@@ -19,13 +20,14 @@ use tokio::{
 
 use crate::{
     bpf::ring::Ring,
-    metrics,
+    metrics::{self, Snapshot},
     net::{
         lifetime::Mounts,
         links::{Change, Link},
     },
     say::say,
     service,
+    share::{Door, Feed, Listener, Share},
     signals::{Request, Signals},
     sink::SinkError,
     site::{Happening, Outcome, Site, change::LINGER},
@@ -53,6 +55,13 @@ pub struct Session {
     sources: Vec<Source>,
     /// Losses that the stream has told, by site.
     told: Vec<u64>,
+    /// Who hands the events on to watchers, and where those come in, by site.
+    shares: Vec<Share>,
+    doors: Vec<Option<Door>>,
+    /// The same places until the doors are opened.
+    listeners: Vec<io::Result<Listener>>,
+    /// Losses that the watchers were told, by site.
+    handed: Vec<u64>,
     /// Who reads the events of each site's programs.
     readers: Vec<Reader>,
     /// Who reads those of programs that were replaced, and since when they have been.
@@ -77,9 +86,26 @@ impl Session {
         let sources = sites.iter().map(source).collect();
         let told = vec![0; sites.len()];
         let mounts = Mounts::listen().context("cannot follow what is mounted")?;
+        let handed = told.clone();
         let (writer, end, readers, leaving, failure) = Default::default();
+        let (shares, doors, listeners) = Default::default();
         let retry = Instant::now() + RETRY;
-        Ok(Self { sites, mounts, writer, end, sources, told, readers, leaving, retry, failure })
+        Ok(Self {
+            sites,
+            mounts,
+            writer,
+            end,
+            sources,
+            told,
+            shares,
+            doors,
+            listeners,
+            handed,
+            readers,
+            leaving,
+            retry,
+            failure,
+        })
     }
 
     /// Attaches to what was found.
@@ -90,24 +116,50 @@ impl Session {
             let news: Vec<_> = outcomes.into_iter().collect::<Result<_, _>>()?;
             news.iter().for_each(say);
             self.tell_if_idle(number);
+            // As whoever it was started as: watchers look who it is.
+            self.listeners.push(self.listen(number));
         }
         Ok(())
     }
 
-    /// Starts to read the sites' events.
-    pub fn show(&mut self, (writer, end): (Writer, oneshot::Receiver<Ended>)) -> Result<()> {
+    /// Starts to read the sites' events, of which the stream shows these verdicts.
+    pub fn show(
+        &mut self,
+        (writer, end): (Writer, oneshot::Receiver<Ended>),
+        verdicts: u32,
+    ) -> Result<()> {
         (self.writer, self.end) = (Some(writer), Some(end));
         for number in 0..self.sites.len() {
+            self.shares.push(Share::new(self.sites[number].object.take_wanted()?, verdicts));
             let ring = self.sites[number].object.take_ring()?;
             self.readers.extend(self.reader(number, ring));
         }
+        for (number, listener) in std::mem::take(&mut self.listeners).into_iter().enumerate() {
+            let door = self.open(number, listener);
+            self.doors.push(door);
+        }
         Ok(())
+    }
+
+    /// Takes the name under which watchers find this run in a namespace.
+    fn listen(&self, number: usize) -> io::Result<Listener> {
+        let name = Feed::Run(std::process::id()).name();
+        let netns = self.sites[number].netns().ok_or(io::ErrorKind::NotFound)?;
+        netns.run(|| Listener::bind(&name))?
+    }
+
+    /// Lets watchers in. That nobody can watch is no reason not to run.
+    fn open(&self, number: usize, listener: io::Result<Listener>) -> Option<Door> {
+        let opened = listener.and_then(|listener| self.shares[number].open(listener));
+        let label = self.sites[number].label();
+        opened.map_err(|error| say(format_args!("nobody can watch '{label}': {error}"))).ok()
     }
 
     fn reader(&self, number: usize, ring: Ring) -> Option<Reader> {
         let writer = self.writer.clone()?;
+        let share = self.shares[number].clone();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(writer.follow(ring, self.sources[number].clone(), stopped));
+        let task = tokio::spawn(writer.follow(ring, self.sources[number].clone(), share, stopped));
         Some(Reader { stop: Some(stop), task })
     }
 
@@ -148,7 +200,7 @@ impl Session {
                 }
                 Some(answer) = asked.recv() => {
                     // Whoever asked may have gone away.
-                    let _ = answer.send(self.sites.iter().map(Site::snapshot).collect());
+                    let _ = answer.send(self.snapshots().collect());
                 }
                 _ = tick.tick() => {
                     self.tick();
@@ -174,6 +226,8 @@ impl Session {
     }
 
     fn leave(&mut self, number: usize, why: &str) {
+        // A socket would keep the namespace.
+        self.doors[number] = None;
         let site = &mut self.sites[number];
         let outcome = site.leave();
         say(format_args!("let go of the network namespace '{}': {why}", site.label()));
@@ -206,6 +260,7 @@ impl Session {
                 say(format_args!("the network namespace '{}' is there again", site.label()));
                 tell(outcomes);
                 self.tell_if_idle(number);
+                self.doors[number] = self.open(number, self.listen(number));
             }
             Err(error) => say(error),
         }
@@ -236,7 +291,13 @@ impl Session {
         for (number, site) in self.sites.iter_mut().enumerate() {
             site.object.flush_log();
             site.let_go();
-            let lost = site.lost();
+            let mut lost = site.lost();
+            if let Some(share) = self.shares.get(number) {
+                share.lose(lost - self.handed[number]);
+                share.tick();
+                self.handed[number] = lost;
+                lost += share.missed();
+            }
             let new = lost - self.told[number];
             let told = |writer: &Writer| writer.lose(&self.sources[number], new);
             if new > 0 && self.writer.as_ref().is_some_and(told) {
@@ -245,9 +306,9 @@ impl Session {
         }
     }
 
-    /// The sites, for a last look at their counters.
-    pub fn sites(&self) -> &[Site] {
-        &self.sites
+    /// What is attached and counted at this moment, by namespace.
+    pub fn snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
+        self.sites.iter().map(Site::snapshot)
     }
 
     /// Detaches from everything, and lets the readers empty the ring buffers.
@@ -260,6 +321,7 @@ impl Session {
             let _ = timeout(PATIENCE, task).await;
         }
         self.tick();
+        self.doors.clear();
         outcomes.into_iter().collect::<Result<(), _>>().map_err(Into::into)
     }
 
@@ -313,7 +375,7 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 /// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> std::io::Result<()> {
+async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> io::Result<()> {
     match listener {
         Some(listener) => metrics::serve(listener, ask).await,
         None => std::future::pending().await,

@@ -141,7 +141,12 @@ impl Site {
         &self.label
     }
 
-    /// The namespace, while it is there.
+    /// Where it is, while it is there.
+    pub fn netns(&self) -> Option<&NetNs> {
+        self.inside.as_ref().map(|inside| &inside.netns)
+    }
+
+    /// What tells the namespace from others, while it is there.
     pub fn identity(&self) -> Option<Identity> {
         self.inside.as_ref().and_then(|inside| inside.netns.identity().ok())
     }

@@ -9,13 +9,17 @@ use std::{io, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     bpf::ring::Ring,
     event::{Clock, Event, Lost, Origin, Sample},
     names::Names,
     say::say,
+    share::Share,
     sink::{Sink, SinkError},
 };
 
@@ -24,6 +28,9 @@ const WAITING: usize = 64;
 
 /// Samples that are taken from a ring buffer at once.
 const BATCH: usize = 256;
+
+/// How long watchers may wait for a writer that has no room.
+const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// Where a ring buffer's events come from.
 #[derive(Clone, Debug)]
@@ -80,15 +87,21 @@ impl Writer {
         Ok((Self(sender), end))
     }
 
-    /// Hands over the events of a ring buffer for ever.
-    pub async fn follow(self, mut ring: Ring, source: Source, mut stop: oneshot::Receiver<()>) {
+    /// Hands over the events of a ring buffer for ever, to watchers too.
+    pub async fn follow(
+        self,
+        mut ring: Ring,
+        source: Source,
+        share: Share,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         loop {
             let samples = tokio::select! {
                 samples = ring.read(BATCH) => samples,
                 _ = &mut stop => break,
             };
             let Ok(samples) = samples else { break };
-            if self.0.send(Message::Samples(source.clone(), samples)).await.is_err() {
+            if !self.pass(&source, &share, share.hand_out(samples)).await {
                 return;
             }
         }
@@ -96,10 +109,43 @@ impl Writer {
         loop {
             let samples = ring.drain(BATCH);
             let is_last = samples.len() < BATCH;
-            if self.0.send(Message::Samples(source.clone(), samples)).await.is_err() || is_last {
+            if !self.pass(&source, &share, share.hand_out(samples)).await || is_last {
                 return;
             }
         }
+    }
+
+    /// Hands over samples, and waits for room as long as nobody else waits for the next ones. Says
+    /// whether the writer is there to take them.
+    async fn pass(&self, source: &Source, share: &Share, samples: Vec<Bytes>) -> bool {
+        if samples.is_empty() {
+            return !self.0.is_closed();
+        }
+        loop {
+            match timeout(BRIEFLY, self.0.reserve()).await {
+                Ok(Ok(room)) => {
+                    room.send(Message::Samples(source.clone(), samples));
+                    return true;
+                }
+                Ok(Err(_)) => return false,
+                Err(_) if share.is_watched() => {
+                    share.miss(samples.len());
+                    return true;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Hands over samples that somebody else has read. Says whether the writer is there to take them.
+    pub async fn show(&self, source: &Source, samples: Vec<Bytes>) -> bool {
+        samples.is_empty() || self.0.send(Message::Samples(source.clone(), samples)).await.is_ok()
+    }
+
+    /// Tells the stream that events were lost behind those that were shown. Says whether the writer
+    /// is there to tell it.
+    pub async fn miss(&self, source: &Source, lost: u64) -> bool {
+        lost == 0 || self.0.send(Message::Lost(source.clone(), lost)).await.is_ok()
     }
 
     /// Tells the stream that events were lost. It waits for no one: a loss that finds no room

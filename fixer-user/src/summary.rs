@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::{bpf::counters::Row, metrics::Snapshot, net::netns::HOST, say, site::Site};
+use crate::{bpf::counters::Row, metrics::Snapshot, net::netns::HOST, say};
 
 /// Prints the counters: to standard output, or to standard error where the other is for machines.
-pub fn print(sites: &[Site], to_stderr: bool) {
-    let text: String = sites.iter().map(|site| Summary(&site.snapshot()).to_string()).collect();
+pub fn print(namespaces: impl Iterator<Item = Snapshot>, to_stderr: bool) {
+    let text: String = namespaces.map(|snapshot| Summary(&snapshot).to_string()).collect();
     if to_stderr {
         say::to_stderr(text);
     } else {

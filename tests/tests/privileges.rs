@@ -56,6 +56,8 @@ const RUNS: [Verb; 3] = [
     Verb { arguments: RUN_AS, acts: &[privileges::TO_ATTACH, &[Act::SelfTest, Act::Become]] },
 ];
 
+const WATCH: Verb = Verb { arguments: &["watch"], acts: &[privileges::TO_WATCH] };
+
 impl Verb {
     fn needs(&self) -> Vec<Capability> {
         privileges::needs(&self.acts.concat()).into_iter().map(|(need, _)| need).collect()
@@ -145,6 +147,28 @@ fn a_run_works_with_what_the_table_names() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of pinned maps with the process that it starts, and of a run.
+#[test]
+fn a_watch_works_with_what_the_table_names() -> Result<()> {
+    let netns = ground()?;
+    let watched = || -> Result<()> {
+        WATCH.says_which(&netns)?;
+        let mut watch = WATCH.start(&netns, WATCH.needs())?;
+        watch.stderr.wait("watching egress of br0")?;
+        let ended = watch.stop(Signal::SIGTERM)?.ok()?;
+        ensure!(ended.stdout == ["no packet matched"] && ended.stderr.len() == 1, "{ended:?}");
+        Ok(())
+    };
+    let attach = ["attach", "-i", INTERFACE, "--skip-selftest"];
+    Running::start(&netns, fixer(&attach)?)?.end()?.ok()?;
+    watched()?;
+    Running::start(&netns, fixer(&["detach", "--all"])?)?.end()?.ok()?;
+    let mut run = Running::start(&netns, fixer(RUN_UNPROVEN)?)?;
+    run.stderr.wait("attached to")?;
+    watched()?;
+    run.stop(Signal::SIGTERM)?.ok().map(drop)
 }
 
 /// In another namespace it takes one more.

@@ -52,8 +52,7 @@ impl Row {
         self.counts[verdict as usize]
     }
 
-    /// A row with these counts, for tests.
-    #[cfg(test)]
+    /// A row with these counts.
     pub fn of(ifindex: u32, hook: Hook, given: &[(Verdict, u64)]) -> Self {
         let mut counts = [0; PLACES];
         for (verdict, count) in given {
@@ -66,6 +65,13 @@ impl Row {
     pub fn add(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(other.counts) {
             *sum += count;
+        }
+    }
+
+    /// Of each verdict the higher count of the two.
+    pub fn raise(&mut self, other: &Self) {
+        for (most, count) in self.counts.iter_mut().zip(other.counts) {
+            *most = (*most).max(count);
         }
     }
 
@@ -85,6 +91,21 @@ impl Row {
     /// Every verdict with its number of packets, in the order of the table.
     pub fn counts(&self) -> impl Iterator<Item = (Verdict, u64)> + '_ {
         TABLE.iter().map(|row| (row.verdict, self.count(row.verdict)))
+    }
+}
+
+/// A map of counters that other programs count in, kept open.
+pub struct Counters(Map);
+
+impl Counters {
+    /// The map with this id.
+    pub fn open(id: u32) -> Result<Self, MapError> {
+        MapData::from_id(id).map(|map| Self(Map::PerCpuHashMap(map)))
+    }
+
+    /// What is in it, by interface and hook.
+    pub fn rows(&self) -> Result<Vec<Row>, MapError> {
+        rows(&self.0)
     }
 }
 

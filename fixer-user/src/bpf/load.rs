@@ -121,7 +121,10 @@ impl Object {
             loader.map_pin_path(name, dir.join(name));
         }
         let mut object = Self { ebpf: loader.load(object)?, logger: None, claims: Vec::new() };
-        object.set_events(config.events)?;
+        // Who reads the events of pinned maps may want others, and chooses them itself.
+        if pins.is_none() {
+            object.set_events(config.events)?;
+        }
         if config.log {
             object.logger = aya_log::EbpfLogger::init(&mut object.ebpf).ok();
         }

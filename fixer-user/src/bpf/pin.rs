@@ -34,6 +34,7 @@ use super::{
     load::{Config, LoadError, Object},
     remedy::Explained,
     resident::{Holder, Resident},
+    ring::Maps,
 };
 use crate::net::{
     filter,
@@ -144,6 +145,15 @@ impl Pins {
         made.recursive(true).mode(0o700);
         made.create(&self.dir).map_err(refused("make", &self.dir))?;
         Ok(Object::load_pinned(config, &self.dir)?)
+    }
+
+    /// The maps that the events of what is attached here take their way through.
+    pub fn event_maps(&self) -> Result<Maps, PinError> {
+        let id = |name| {
+            let path = self.dir.join(name);
+            MapInfo::from_pin(&path).map(|map| map.id()).map_err(refused("open", &path))
+        };
+        Ok(Maps { events: id(map::EVENTS)?, wanted: id(map::WANTED)?, lost: id(map::LOST)? })
     }
 
     /// A map that is taken from here must be like the one that the object would make: a program that

@@ -94,7 +94,7 @@ pub struct Resident {
     /// The filter; `None`: it is a tcx link.
     pub(super) filter: Option<Filter>,
     /// The id of its map of counters.
-    counters: Option<u32>,
+    pub counters: Option<u32>,
 }
 
 impl Resident {

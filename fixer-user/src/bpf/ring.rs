@@ -1,8 +1,8 @@
-//! Reads events out of the ring buffer.
+//! Reads events out of the ring buffer, and chooses which there are.
 
 use std::io;
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, RingBuf};
 use bytes::Bytes;
 use fixer_common::abi::map;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -16,16 +16,65 @@ impl Object {
     /// Takes the reading end of the events. Must be called on a tokio runtime, once.
     pub fn take_ring(&mut self) -> Result<Ring, LoadError> {
         let map = self.ebpf.take_map(map::EVENTS).ok_or(LoadError::Lacks(map::EVENTS))?;
-        let ring = RingBuf::try_from(map).map_err(aya::EbpfError::from)?;
-        // SAFETY: the map keeps its descriptor open, and the same, for as long as it lives.
-        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(
-            |error| aya::EbpfError::from(aya::maps::MapError::from(io::Error::from(error))),
-        )?;
-        Ok(Ring(ring))
+        Ok(Ring::new(map).map_err(aya::EbpfError::from)?)
+    }
+
+    /// Takes the choice of the verdicts that make an event, once.
+    pub fn take_wanted(&mut self) -> Result<Wanted, LoadError> {
+        let map = self.ebpf.take_map(map::WANTED).ok_or(LoadError::Lacks(map::WANTED))?;
+        Ok(Array::try_from(map).map(Wanted).map_err(aya::EbpfError::from)?)
+    }
+}
+
+/// The verdicts that make an event.
+pub struct Wanted(Array<MapData, u32>);
+
+impl Wanted {
+    /// Chooses them, as a set of bits.
+    pub fn set(&mut self, verdicts: u32) -> Result<(), MapError> {
+        self.0.set(0, verdicts, 0)
+    }
+}
+
+/// The maps that events take their way through, by their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Maps {
+    /// The ring buffer.
+    pub events: u32,
+    /// The verdicts that make an event.
+    pub wanted: u32,
+    /// The events that found no room.
+    pub lost: u32,
+}
+
+impl Maps {
+    /// Opens them. Must be called on a tokio runtime, and by one process at a time reads from the ring.
+    pub fn open(&self) -> Result<(Ring, Wanted, Losses), MapError> {
+        let ring = Ring::new(Map::RingBuf(MapData::from_id(self.events)?))?;
+        let wanted = Array::try_from(Map::Array(MapData::from_id(self.wanted)?))?;
+        let losses = PerCpuArray::try_from(Map::PerCpuArray(MapData::from_id(self.lost)?))?;
+        Ok((ring, Wanted(wanted), Losses(losses)))
+    }
+}
+
+/// How many events found the ring buffer full.
+pub struct Losses(PerCpuArray<MapData, u64>);
+
+impl Losses {
+    /// Since the map was made.
+    pub fn count(&self) -> Result<u64, MapError> {
+        Ok(self.0.get(&0, 0)?.iter().sum())
     }
 }
 
 impl Ring {
+    fn new(map: Map) -> Result<Self, MapError> {
+        let ring = RingBuf::try_from(map)?;
+        // SAFETY: the map keeps its descriptor open, and the same, for as long as it lives.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+        Ok(Self(ring.map_err(io::Error::from)?))
+    }
+
     /// Waits until there are samples, and hands over up to `most` of them.
     pub async fn read(&mut self, most: usize) -> io::Result<Vec<Bytes>> {
         loop {

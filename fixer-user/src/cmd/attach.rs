@@ -17,11 +17,13 @@ use crate::{
     cli,
     hurry::Hurry,
     net::{
+        claim::is_held,
         links::{self, Link},
         netns::NetNs,
         turn::{LONG, Turn},
     },
     privileges,
+    share::Feed,
     site::place,
 };
 
@@ -152,7 +154,13 @@ impl Work {
     }
 
     fn load(&mut self, config: &Config) -> Result<()> {
-        self.object = Some(self.pins.load(config)?);
+        let mut object = self.pins.load(config)?;
+        // Watchers that were killed with all that served them have left it as they wanted it.
+        let server = Feed::Pins(self.pins.event_maps()?).name();
+        if !self.netns.run(|| is_held(&server))?? {
+            object.set_events(config.events)?;
+        }
+        self.object = Some(object);
         Ok(())
     }
 

@@ -6,7 +6,10 @@ pub mod demo;
 pub mod detach;
 pub mod run;
 pub mod selftest;
+pub mod serve_events;
+pub mod sinks;
 pub mod status;
+pub mod watch;
 
 use std::process::ExitCode;
 

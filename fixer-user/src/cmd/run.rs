@@ -1,15 +1,12 @@
 //! `fixer run`: attach, stream events, serve metrics; detach at the end.
 
-use std::{
-    fs::File,
-    io::{self, BufWriter, IsTerminal as _, LineWriter},
-};
+use std::io;
 
 use anyhow::{Context as _, Result};
 use nix::unistd::User;
 use tokio::net::TcpListener;
 
-use super::{Outcome, checks};
+use super::{Outcome, checks, sinks::sinks};
 use crate::{
     cli::{self, Events, Metrics},
     net::netns::NetNs,
@@ -17,9 +14,9 @@ use crate::{
     service,
     session::{Plan, Session},
     signals::{Request, Signals},
-    sink::{Json, Pcapng, Sink, SinkError, Text},
+    sink::SinkError,
     site::Site,
-    stream::{Sinks, Writer},
+    stream::Writer,
     summary,
 };
 
@@ -29,7 +26,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
     let namespaces = checks::namespaces(&args.select)?;
-    let config = checks::proven(&args.what, args.what.config(args.all, verbose > 1))?;
+    let config = checks::proven(&args.what, args.what.config(args.output.all, verbose > 1))?;
     let plan = Plan::new(args, config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
@@ -58,12 +55,12 @@ async fn work(
         found.push(links);
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
-    let sinks = sinks(args)?;
+    let sinks = sinks(&args.output)?;
     let mut session = Session::new(sites)?;
     let begun = session.attach(found).and_then(|()| {
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
-        session.show(Writer::start(sinks)?)
+        session.show(Writer::start(sinks)?, plan.config().events)
     });
     let lived = match begun {
         Ok(()) => session.live(listener, &mut signals, &mut plan).await,
@@ -78,8 +75,8 @@ async fn work(
     };
     if lived.is_ok() {
         // The events may have a reader that wants no other lines, or one that is stuck.
-        let to_stderr = args.events == Events::Json || ended.is_none();
-        summary::print(session.sites(), to_stderr);
+        let to_stderr = args.output.events == Events::Json || ended.is_none();
+        summary::print(session.snapshots(), to_stderr);
     }
     lived?;
     closed?;
@@ -106,27 +103,4 @@ async fn listen(Metrics(address): Metrics) -> Result<Option<TcpListener>> {
         )
     })?;
     Ok(Some(listener))
-}
-
-fn sinks(args: &cli::Run) -> Result<Sinks> {
-    let mut sinks = Sinks::default();
-    let stdout = io::stdout();
-    match args.events {
-        Events::Text => {
-            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let colour = stdout.is_terminal() && !no_color;
-            sinks.stream = Some(Box::new(Text::new(LineWriter::new(stdout), colour)));
-        }
-        Events::Json => sinks.stream = Some(Box::new(Json::new(LineWriter::new(stdout)))),
-        Events::None => {}
-    }
-    if let Some(path) = &args.pcapng {
-        let cannot = || format!("cannot write the capture file {}", path.display());
-        let file = File::create(path).with_context(cannot)?;
-        let mut capture = Pcapng::new(BufWriter::new(file)).with_context(cannot)?;
-        // A full disk is found now, and not with the first event.
-        capture.flush().with_context(cannot)?;
-        sinks.capture = Some(Box::new(capture));
-    }
-    Ok(sinks)
 }

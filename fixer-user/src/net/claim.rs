@@ -111,6 +111,14 @@ fn may_change(pid: u32) -> bool {
         .is_some_and(|capabilities| capabilities & 1 << CAP_NET_ADMIN != 0)
 }
 
+/// Whether somebody has bound an abstract name in the calling thread's namespace.
+pub fn is_held(name: &str) -> io::Result<bool> {
+    let sockets = fs::read(SOCKETS)?;
+    let mut lines =
+        sockets.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
+    Ok(lines.any(|line| line.split_once(" @").is_some_and(|(_, held)| held == name)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use super::{Session, tell};
 use crate::{
     bpf::{
         load::{Config, Object},
-        ring::Ring,
+        ring::{Ring, Wanted},
     },
     cli::{Cli, Run, Verb},
     cmd::checks,
@@ -29,8 +29,8 @@ struct Fixed {
 const FIXED: [Fixed; 6] = [
     fixed("netns", |run| shown(&run.select.netns)),
     fixed("attach-mode", |run| shown(&run.what.attach_mode)),
-    fixed("events", |run| shown(&run.events)),
-    fixed("pcapng", |run| shown(&run.pcapng)),
+    fixed("events", |run| shown(&run.output.events)),
+    fixed("pcapng", |run| shown(&run.output.pcapng)),
     fixed("metrics", |run| shown(&run.metrics)),
     fixed("user", |run| shown(&run.user)),
 ];
@@ -76,14 +76,16 @@ impl Plan {
     /// The programs' configuration that these arguments make.
     fn next(&self, args: &Run) -> Result<Config> {
         let log = self.config.log;
-        let config =
-            Config { shrink_twice: self.config.shrink_twice, ..args.what.config(args.all, log) };
+        let config = Config {
+            shrink_twice: self.config.shrink_twice,
+            ..args.what.config(args.output.all, log)
+        };
         if self.is_proven { Ok(config) } else { checks::proven(&args.what, config) }
     }
 }
 
 /// One site's new programs, if it needs any, once everything that can fail has been done.
-type Ready = Option<(Object, Ring)>;
+type Ready = Option<(Object, (Ring, Wanted))>;
 
 impl Session {
     /// Reads the configuration again, and does as it says. If that cannot be, says why in a line, and
@@ -112,7 +114,8 @@ impl Session {
                     object.classifier(*hook)?;
                 }
                 let ring = object.take_ring()?;
-                Ok((object, ring))
+                let wanted = object.take_wanted()?;
+                Ok((object, (ring, wanted)))
             };
             is_new.then(load).transpose()
         });
@@ -132,7 +135,11 @@ impl Session {
     }
 
     fn change_site(&mut self, number: usize, args: &Run, ready: Ready) {
-        let (object, ring) = ready.unzip();
+        let (object, events) = ready.unzip();
+        let (ring, wanted) = events.unzip();
+        if let Some(wanted) = wanted {
+            self.shares[number].replace(wanted, args.output.verdicts());
+        }
         if let Some(reader) = ring.and_then(|ring| self.reader(number, ring)) {
             let old = std::mem::replace(&mut self.readers[number], reader);
             self.leaving.push((Instant::now(), old));

@@ -1,0 +1,93 @@
+//! Watching a `fixer run`.
+
+use anyhow::{Result, ensure};
+use fixer_tests::command::{Running, fixer, on_bridge};
+use fixer_user::lab::scene::BRIDGE;
+use nix::sys::signal::Signal;
+
+use super::{Stage, events, send_partial, send_valid, sockets, until, watch};
+
+#[test]
+fn it_shows_what_the_run_shows() -> Result<()> {
+    for mode in ["tcx", "clsact"] {
+        let stage = Stage::new()?;
+        let host = &stage.scene.host;
+        let mut fixer = on_bridge(host, &["--events", "json", "--attach-mode", mode])?;
+        let mut json = watch(host, &["--events", "json"])?;
+        let mut all = watch(host, &["--all"])?;
+        stage.lease(1)?;
+        send_valid(host)?;
+        send_partial(host, BRIDGE, 1)?;
+        for line in [&mut fixer.stdout, &mut json.stdout] {
+            line.wait("\"ack\"")?;
+            line.wait("\"fixed\"")?;
+        }
+        all.stdout.wait(" udp cksum ok")?;
+        let ended = all.stop(Signal::SIGTERM)?.ok()?;
+        ensure!(ended.stdout.len() == 5, "{ended:?}");
+        ensure!(ended.stdout[4] == "br0 egress: 3 fixed, 1 valid", "{ended:?}");
+        let watched = json.stop(Signal::SIGTERM)?.ok()?;
+        let ran = fixer.stop(Signal::SIGTERM)?.ok()?;
+        ensure!(events(&watched.stdout)? == events(&ran.stdout)?, "{watched:?}, but {ran:?}");
+        ensure!(watched.stdout.len() == 3, "{watched:?}");
+        ensure!(watched.stderr[0].contains("held by run (pid"), "{watched:?}");
+        ensure!(sockets(host)?.is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_silent_run_can_be_watched_and_its_end_is_heard() -> Result<()> {
+    let stage = Stage::new()?;
+    let host = &stage.scene.host;
+    let fixer = on_bridge(host, &["--events", "none"])?;
+    let mut watcher = watch(host, &[])?;
+    stage.lease(1)?;
+    watcher.stdout.wait("DHCP ack")?;
+    let ran = fixer.stop(Signal::SIGTERM)?.ok()?;
+    ensure!(ran.stdout == ["br0 egress: 2 fixed"], "{ran:?}");
+    let watched = watcher.end()?.ok()?;
+    ensure!(watched.stdout.last().is_some_and(|line| line == "br0 egress: 2 fixed"), "{watched:?}");
+    ensure!(watched.stderr.last().is_some_and(|line| line.contains("any more")), "{watched:?}");
+    Ok(())
+}
+
+/// It listens before it becomes another user, and its programs are replaced under the watcher.
+#[test]
+fn a_run_that_is_another_user_is_watched_through_a_reload() -> Result<()> {
+    let stage = Stage::new()?;
+    let host = &stage.scene.host;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("fixer.toml");
+    std::fs::write(&file, format!("interface = [\"{BRIDGE}\"]\n"))?;
+    let config = file.to_string_lossy().into_owned();
+    let arguments = ["run", "--config", &config, "--metrics", "off", "--skip-selftest"];
+    let mut fixer = Running::start(host, fixer(&arguments)?)?;
+    fixer.stderr.wait("attached to")?;
+    let mut watcher = watch(host, &[])?;
+    stage.lease(1)?;
+    watcher.stdout.wait("DHCP ack")?;
+    let changed = format!("interface = [\"{BRIDGE}\"]\nmatch = [\"dhcp\", \"pxe\"]\n");
+    std::fs::write(&file, changed)?;
+    fixer.signal(Signal::SIGHUP)?;
+    fixer.stderr.wait("was read again")?;
+    stage.lease(2)?;
+    watcher.stdout.wait("DHCP ack")?;
+    let ended = watcher.stop(Signal::SIGTERM)?.ok()?;
+    ensure!(ended.stdout.last().is_some_and(|line| line == "br0 egress: 4 fixed"), "{ended:?}");
+    fixer.stop(Signal::SIGTERM)?.ok()?;
+    until("no socket is left", || Ok(sockets(host)?.is_empty()))
+}
+
+#[test]
+fn a_run_that_became_nobody_can_be_watched() -> Result<()> {
+    let stage = Stage::new()?;
+    let host = &stage.scene.host;
+    let mut fixer = on_bridge(host, &["--user", "nobody"])?;
+    let mut watcher = watch(host, &[])?;
+    stage.lease(1)?;
+    watcher.stdout.wait("DHCP ack")?;
+    fixer.stdout.wait("DHCP ack")?;
+    watcher.stop(Signal::SIGTERM)?.ok()?;
+    fixer.stop(Signal::SIGTERM)?.ok().map(drop)
+}
