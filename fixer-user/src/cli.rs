@@ -43,9 +43,9 @@ impl Cli {
 
     /// What cannot be seen in one argument alone.
     pub fn check(&self) -> Result<(), clap::Error> {
-        let (select, what) = match &self.verb {
-            Verb::Run(run) => (&run.select, &run.what),
-            Verb::Attach(attach) => (&attach.select, &attach.what),
+        let (select, what, all) = match &self.verb {
+            Verb::Run(run) => (&run.select, &run.what, run.all),
+            Verb::Attach(attach) => (&attach.select, &attach.what, false),
             _ => return Ok(()),
         };
         if select.interfaces.is_empty() && !select.auto {
@@ -53,7 +53,7 @@ impl Cli {
                            interface = [\"NAME\"] or auto = true into the configuration file";
             return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
         }
-        let (rules, most) = (what.rules().len(), rule::MOST);
+        let (rules, most) = (what.rules(all).len(), rule::MOST);
         if rules <= most {
             return Ok(());
         }
@@ -103,9 +103,13 @@ pub struct Run {
     /// How events are shown on standard output
     #[arg(long, value_enum, value_name = "FORM", default_value_t = Events::Text)]
     pub events: Events,
-    /// Show every matched packet, not only those that are bad
+    /// Show every matched packet, not only those that are bad; with --hook both also what clients
+    /// ask of DHCP servers, and how each exchange ended
     #[arg(long)]
     pub all: bool,
+    /// After how long a silence a DHCP exchange has ended, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub exchange_timeout: u64,
     /// Also write every shown packet, as it was seen, to a capture file
     #[arg(long, value_name = "FILE")]
     pub pcapng: Option<PathBuf>,
@@ -118,6 +122,19 @@ pub struct Run {
     /// Take options from a TOML file, by their names here; those given here win. SIGHUP reads it again
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Run {
+    /// The configuration of the programs.
+    pub fn config(&self, log: bool) -> Config {
+        self.what.config(self.all, log)
+    }
+
+    /// Whether it sees both sides of every exchange between DHCP clients and servers.
+    pub fn sees_exchanges(&self) -> bool {
+        let rules = &self.what.rules;
+        self.all && self.what.hook == Hooks::Both && rules.iter().any(RuleSet::has_replies)
+    }
 }
 
 fn run_help() -> String {
@@ -134,6 +151,11 @@ attached; one that is renamed out of it is detached. A network namespace whose n
 go, so that it can end, and entered again when the name comes back; one given as pid:N is let go when
 the process ends. When none is left that could come back, the run ends.
 
+With --all and --hook both, the rules dhcp and pxe also take what clients ask of servers (UDP 68 to 67),
+and a line is shown when an exchange ends: who asked, which servers offered, how long it took, and
+whether it was a lease, a nak, no_offer, unanswered_offer or no_ack. What passes from one port of a
+bridge to another is not seen at the bridge: if the server is another host, select the guests' ports.
+
 While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned on if it
 can be, and put back.
 
@@ -142,6 +164,7 @@ Examples:
   fixer run -i 'br-*' --events json --metrics off
   fixer run -i tap0 --netns blue --netns pid:4711
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
+  fixer run -i br0 --all --hook both
   fixer run --config /etc/fixer/fixer.toml";
 
 /// One of these arguments at least says which interfaces are meant.
@@ -277,7 +300,7 @@ impl What {
     /// The configuration of the programs.
     pub fn config(&self, all: bool, log: bool) -> Config {
         Config {
-            rules: self.rules(),
+            rules: self.rules(all),
             observe_only: self.observe_only,
             events: if all { verdict::ALL } else { verdict::NOTABLE },
             log,
@@ -285,21 +308,37 @@ impl What {
         }
     }
 
-    /// The rules, each once.
-    fn rules(&self) -> Vec<Rule> {
+    /// The rules, each once. Who wants to see everything, and sees what comes in, sees the requests
+    /// with the replies.
+    fn rules(&self, all: bool) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in self.rules.iter().flat_map(|set| &set.0) {
-            if !rules.contains(rule) {
-                rules.push(*rule);
+        let given = self.rules.iter().flat_map(|set| &set.0).copied();
+        let sees_requests = all && self.hook != Hooks::Egress;
+        let with_requests = self.rules.iter().any(|set| set.0.contains(&Rule::DHCP));
+        let requests = (sees_requests && with_requests).then_some(REQUESTS);
+        for rule in given.chain(requests) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
             }
         }
         rules
     }
 }
 
+/// What DHCP clients ask of servers: UDP over IPv4, 68 to 67.
+const REQUESTS: Rule = Rule::new(Rule::DHCP.kinds, Some(68), Some(67));
+
 /// The rules that one word of `--match` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet(Vec<Rule>);
+
+impl RuleSet {
+    /// Whether it has what DHCP servers reply, and so what clients ask as well.
+    fn has_replies(&self) -> bool {
+        let every = Rule::new(Kinds::UDP, None, None);
+        self.0.iter().any(|rule| [Rule::DHCP, every].contains(rule))
+    }
+}
 
 impl FromStr for RuleSet {
     type Err = String;
@@ -417,6 +456,29 @@ mod tests {
         let cli = Cli::parse_from(["fixer", "run", "-i", "br0", "--match", "dhcp,pxe,dhcp"]);
         let Verb::Run(run) = cli.verb else { panic!("not run") };
         assert_eq!(run.what.config(false, false).rules.len(), 2);
+    }
+
+    #[test]
+    fn requests_are_seen_where_they_come_in_if_everything_is_to_be_seen() {
+        let parsed = |arguments: &str| {
+            let words = ["fixer run -i br0 ", arguments].concat();
+            let cli = Cli::parse_from(words.split_whitespace());
+            let Verb::Run(run) = cli.verb else { panic!("not run") };
+            (run.config(false).rules.contains(&REQUESTS), run.sees_exchanges())
+        };
+        for (arguments, expected) in [
+            ("", (false, false)),
+            ("--all", (false, false)),
+            ("--hook both", (false, false)),
+            ("--all --hook ingress", (true, false)),
+            ("--all --hook both", (true, true)),
+            ("--all --hook both --match pxe", (true, true)),
+            ("--all --hook both --match udp", (false, true)),
+            ("--all --hook both --match dhcpv6", (false, false)),
+            ("--all --hook both --match udp:68:67", (true, false)),
+        ] {
+            assert_eq!(parsed(arguments), expected, "{arguments}");
+        }
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
 //! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
-//! show them as [`event`]s; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
+//! show them as [`event`]s; an [`exchange`] is what the events of a client and its servers make
+//! together; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
 //! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
 
 pub mod bpf;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod event;
+pub mod exchange;
 pub mod hurry;
 pub mod lab;
 pub mod metrics;

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     bpf::ring::Ring,
+    exchange::Ledger,
     metrics,
     net::{
         lifetime::Mounts,
@@ -48,6 +49,8 @@ pub struct Session {
     writer: Option<Writer>,
     end: Option<oneshot::Receiver<Ended>>,
     sources: Vec<Source>,
+    /// What the stream has counted.
+    ledger: Ledger,
     /// Losses that the stream has told, by site.
     told: Vec<u64>,
     /// Who reads the events of each site's programs.
@@ -64,14 +67,14 @@ struct Reader {
 
 impl Session {
     /// A session of these sites. Nothing is attached yet.
-    pub fn new(sites: Vec<Site>) -> Result<Self> {
+    pub fn new(sites: Vec<Site>, ledger: Ledger) -> Result<Self> {
         let source =
             |site: &Site| Source { netns: site.label().clone(), names: site.names.clone() };
         let sources = sites.iter().map(source).collect();
         let told = vec![0; sites.len()];
         let mounts = Mounts::listen().context("cannot follow what is mounted")?;
         let (writer, end, readers, leaving) = Default::default();
-        Ok(Self { sites, mounts, writer, end, sources, told, readers, leaving })
+        Ok(Self { sites, mounts, writer, end, sources, ledger, told, readers, leaving })
     }
 
     /// Attaches to what was found.
@@ -113,7 +116,7 @@ impl Session {
         // A name may have been lost while the programs were loaded and attached.
         self.look_for_namespaces().await;
         let (ask, mut asked) = mpsc::channel(16);
-        let mut server = std::pin::pin!(serve(listener, ask));
+        let mut server = std::pin::pin!(serve(listener, ask, self.ledger.clone()));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         service::ready(&self.status());
@@ -200,6 +203,9 @@ impl Session {
 
     fn tick(&mut self) {
         service::alive();
+        if let Some(writer) = &self.writer {
+            writer.tick();
+        }
         for (since, reader) in &mut self.leaving {
             if since.elapsed() > LINGER {
                 reader.stop = None;
@@ -286,9 +292,13 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 /// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> std::io::Result<()> {
+async fn serve(
+    listener: Option<TcpListener>,
+    ask: metrics::Ask,
+    ledger: Ledger,
+) -> std::io::Result<()> {
     match listener {
-        Some(listener) => metrics::serve(listener, ask).await,
+        Some(listener) => metrics::serve(listener, ask, ledger).await,
         None => std::future::pending().await,
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal as _, LineWriter},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -12,6 +13,7 @@ use tokio::net::TcpListener;
 use super::{Outcome, checks};
 use crate::{
     cli::{self, Events, Metrics},
+    exchange::Ledger,
     net::netns::NetNs,
     privileges::{self, Act, TO_ATTACH},
     service,
@@ -19,7 +21,7 @@ use crate::{
     signals::{Request, Signals},
     sink::{Json, Pcapng, Sink, SinkError, Text},
     site::Site,
-    stream::{Sinks, Writer},
+    stream::{Follower, Sinks, Writer},
     summary,
 };
 
@@ -29,7 +31,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
     let namespaces = checks::namespaces(&args.select)?;
-    let config = checks::proven(&args.what, args.what.config(args.all, verbose > 1))?;
+    let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
@@ -59,11 +61,14 @@ async fn work(
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
     let sinks = sinks(args)?;
-    let mut session = Session::new(sites)?;
+    let ledger = Ledger::default();
+    ledger.follow(args.sees_exchanges());
+    let mut session = Session::new(sites, ledger.clone())?;
     let begun = session.attach(found).and_then(|()| {
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
-        session.show(Writer::start(sinks)?)
+        let patience = Duration::from_secs(args.exchange_timeout);
+        session.show(Writer::start(sinks, Follower::new(ledger, patience))?)
     });
     let lived = match begun {
         Ok(()) => session.live(listener, &mut signals, &mut plan).await,
