@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use fixer_common::{
     abi::Hook,
-    rule::{self, Kinds, Rule},
+    rule::{self, Kind, Kinds, Ports, Rule, Rules as _},
     verdict,
 };
 
@@ -132,8 +132,9 @@ impl Run {
 
     /// Whether it sees both sides of every exchange between DHCP clients and servers.
     pub fn sees_exchanges(&self) -> bool {
-        let rules = &self.what.rules;
-        self.all && self.what.hook == Hooks::Both && rules.iter().any(RuleSet::has_replies)
+        let rules = self.config(false).rules;
+        let seen = |ports| rules[..].match_any(Kind::Udp4, Some(Ports::from_wire(ports)));
+        self.all && self.what.hook == Hooks::Both && seen([0, 67, 0, 68]) && seen([0, 68, 0, 67])
     }
 }
 
@@ -332,14 +333,6 @@ const REQUESTS: Rule = Rule::new(Rule::DHCP.kinds, Some(68), Some(67));
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet(Vec<Rule>);
 
-impl RuleSet {
-    /// Whether it has what DHCP servers reply, and so what clients ask as well.
-    fn has_replies(&self) -> bool {
-        let every = Rule::new(Kinds::UDP, None, None);
-        self.0.iter().any(|rule| [Rule::DHCP, every].contains(rule))
-    }
-}
-
 impl FromStr for RuleSet {
     type Err = String;
 
@@ -475,7 +468,9 @@ mod tests {
             ("--all --hook both --match pxe", (true, true)),
             ("--all --hook both --match udp", (false, true)),
             ("--all --hook both --match dhcpv6", (false, false)),
-            ("--all --hook both --match udp:68:67", (true, false)),
+            ("--all --hook both --match udp:68:67", (false, false)),
+            ("--all --hook both --match udp:68:67,udp:67:68", (false, true)),
+            ("--all --hook both --match tcp,dhcpv6", (false, false)),
         ] {
             assert_eq!(parsed(arguments), expected, "{arguments}");
         }
