@@ -152,8 +152,9 @@ attached; one that is renamed out of it is detached. A network namespace whose n
 go, so that it can end, and entered again when the name comes back; one given as pid:N is let go when
 the process ends. When none is left that could come back, the run ends.
 
-With --all and --hook both, the rules dhcp and pxe also take what clients ask of servers (UDP 68 to 67),
-and a line is shown when an exchange ends: who asked, which servers offered, how long it took, and
+With --all at ingress, the rules dhcp and pxe also take what clients ask of servers (UDP 68 to 67); a
+sum that is partial is finished there too, unless --observe-only is given. With --all and --hook both,
+a line is shown when an exchange ends: who asked, which servers offered, how long it took, and
 whether it was a lease, a nak, no_offer, unanswered_offer or no_ack. What passes from one port of a
 bridge to another is not seen at the bridge: if the server is another host, select the guests' ports.
 
