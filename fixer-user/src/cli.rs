@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use fixer_common::{
     abi::Hook,
-    rule::{self, Kinds, Rule},
+    rule::{self, Kind, Kinds, Ports, Rule, Rules as _},
     verdict,
 };
 
@@ -43,9 +43,9 @@ impl Cli {
 
     /// What cannot be seen in one argument alone.
     pub fn check(&self) -> Result<(), clap::Error> {
-        let (select, what) = match &self.verb {
-            Verb::Run(run) => (&run.select, &run.what),
-            Verb::Attach(attach) => (&attach.select, &attach.what),
+        let (select, what, all) = match &self.verb {
+            Verb::Run(run) => (&run.select, &run.what, run.output.all),
+            Verb::Attach(attach) => (&attach.select, &attach.what, false),
             _ => return Ok(()),
         };
         if select.interfaces.is_empty() && !select.auto {
@@ -53,7 +53,7 @@ impl Cli {
                            interface = [\"NAME\"] or auto = true into the configuration file";
             return Err(Self::command().error(ErrorKind::MissingRequiredArgument, message));
         }
-        let (rules, most) = (what.rules().len(), rule::MOST);
+        let (rules, most) = (what.rules(all).len(), rule::MOST);
         if rules <= most {
             return Ok(());
         }
@@ -109,6 +109,9 @@ pub struct Run {
     /// How they are shown.
     #[command(flatten)]
     pub output: Output,
+    /// After how long a silence a DHCP exchange has ended, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub exchange_timeout: u64,
     /// Where to serve OpenMetrics, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
     pub metrics: Metrics,
@@ -118,6 +121,23 @@ pub struct Run {
     /// Take options from a TOML file, by their names here; those given here win. SIGHUP reads it again
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+impl Run {
+    /// The configuration of the programs.
+    pub fn config(&self, log: bool) -> Config {
+        self.what.config(self.output.all, log)
+    }
+
+    /// Whether it sees both sides of every exchange between DHCP clients and servers.
+    pub fn sees_exchanges(&self) -> bool {
+        let rules = self.config(false).rules;
+        let seen = |ports| rules[..].match_any(Kind::Udp4, Some(Ports::from_wire(ports)));
+        self.output.all
+            && self.what.hook == Hooks::Both
+            && seen([0, 67, 0, 68])
+            && seen([0, 68, 0, 67])
+    }
 }
 
 /// How events are shown.
@@ -156,6 +176,13 @@ name is deleted is let go, so that it can end, and entered again when the name c
 one given as pid:N is let go when the process ends. When none is left that could come back,
 the run ends.
 
+With --all at ingress, the rules dhcp and pxe also take what clients ask of servers (UDP 68
+to 67); a sum that is partial is finished there too, unless --observe-only is given. With
+--all and --hook both, a line is shown when an exchange ends: who asked, which servers
+offered, how long it took, and whether it was a lease, a nak, no_offer, unanswered_offer or
+no_ack. What passes from one port of a bridge to another is not seen at the bridge: if the
+server is another host, select the guests' ports.
+
 While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned
 on if it can be, and put back.
 
@@ -164,6 +191,7 @@ Examples:
   fixer run -i 'br-*' --events json --metrics off
   fixer run -i tap0 --netns blue --netns pid:4711
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
+  fixer run -i br0 --all --hook both
   fixer run --config /etc/fixer/fixer.toml";
 
 /// One of these arguments at least says which interfaces are meant.
@@ -343,7 +371,7 @@ impl What {
     /// The configuration of the programs.
     pub fn config(&self, all: bool, log: bool) -> Config {
         Config {
-            rules: self.rules(),
+            rules: self.rules(all),
             observe_only: self.observe_only,
             events: if all { verdict::ALL } else { verdict::NOTABLE },
             log,
@@ -351,17 +379,25 @@ impl What {
         }
     }
 
-    /// The rules, each once.
-    fn rules(&self) -> Vec<Rule> {
+    /// The rules, each once. Who wants to see everything, and sees what comes in, sees the requests
+    /// with the replies.
+    fn rules(&self, all: bool) -> Vec<Rule> {
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in self.rules.iter().flat_map(|set| &set.0) {
-            if !rules.contains(rule) {
-                rules.push(*rule);
+        let given = self.rules.iter().flat_map(|set| &set.0).copied();
+        let sees_requests = all && self.hook != Hooks::Egress;
+        let with_requests = self.rules.iter().any(|set| set.0.contains(&Rule::DHCP));
+        let requests = (sees_requests && with_requests).then_some(REQUESTS);
+        for rule in given.chain(requests) {
+            if !rules.contains(&rule) {
+                rules.push(rule);
             }
         }
         rules
     }
 }
+
+/// What DHCP clients ask of servers: UDP over IPv4, 68 to 67.
+const REQUESTS: Rule = Rule::new(Rule::DHCP.kinds, Some(68), Some(67));
 
 /// The rules that one word of `--match` stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -483,6 +519,31 @@ mod tests {
         let cli = Cli::parse_from(["fixer", "run", "-i", "br0", "--match", "dhcp,pxe,dhcp"]);
         let Verb::Run(run) = cli.verb else { panic!("not run") };
         assert_eq!(run.what.config(false, false).rules.len(), 2);
+    }
+
+    #[test]
+    fn requests_are_seen_where_they_come_in_if_everything_is_to_be_seen() {
+        let parsed = |arguments: &str| {
+            let words = ["fixer run -i br0 ", arguments].concat();
+            let cli = Cli::parse_from(words.split_whitespace());
+            let Verb::Run(run) = cli.verb else { panic!("not run") };
+            (run.config(false).rules.contains(&REQUESTS), run.sees_exchanges())
+        };
+        for (arguments, expected) in [
+            ("", (false, false)),
+            ("--all", (false, false)),
+            ("--hook both", (false, false)),
+            ("--all --hook ingress", (true, false)),
+            ("--all --hook both", (true, true)),
+            ("--all --hook both --match pxe", (true, true)),
+            ("--all --hook both --match udp", (false, true)),
+            ("--all --hook both --match dhcpv6", (false, false)),
+            ("--all --hook both --match udp:68:67", (false, false)),
+            ("--all --hook both --match udp:68:67,udp:67:68", (false, true)),
+            ("--all --hook both --match tcp,dhcpv6", (false, false)),
+        ] {
+            assert_eq!(parsed(arguments), expected, "{arguments}");
+        }
     }
 
     #[test]

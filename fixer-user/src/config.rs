@@ -4,6 +4,7 @@
 //! command line reads; an option that the command line gives as well is not taken from the file.
 
 use std::{
+    any::TypeId,
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
@@ -151,7 +152,11 @@ impl File<'_> {
 /// An option and its value as the command line would have them.
 fn words(option: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let name = option.get_long().unwrap_or_default();
-    let word = |value: &DeValue<'_>| value.as_str().map(|value| format!("--{name}={value}"));
+    let is_number = option.get_value_parser().type_id() == TypeId::of::<u64>();
+    let word = |value: &DeValue<'_>| match value {
+        DeValue::Integer(number) if is_number => Some(format!("--{name}={number}")),
+        value => value.as_str().map(|value| format!("--{name}={value}")),
+    };
     let words = match (option.get_action(), value) {
         (ArgAction::SetTrue, DeValue::Boolean(true)) => Some(vec![format!("--{name}")]),
         (ArgAction::SetTrue, DeValue::Boolean(false)) => Some(Vec::new()),
@@ -164,6 +169,7 @@ fn words(option: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     words.ok_or_else(|| match option.get_action() {
         ArgAction::SetTrue => format!("'{name}' is true or false"),
         ArgAction::Append => format!("'{name}' is a text in quotes, or a list of them in brackets"),
+        _ if is_number => format!("'{name}' is a number"),
         _ => format!("'{name}' is a text in quotes"),
     })
 }
@@ -202,7 +208,7 @@ mod tests {
         let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = 'blue'\nhook = 'both'\n\
                     match = ['dhcp', 'udp:69:*']\nobserve-only = true\nevents = 'json'\nall = true\n\
                     pcapng = '/tmp/x'\nmetrics = 'off'\nattach-mode = 'tcx'\nskip-selftest = false\n\
-                    user = 'nobody'\n";
+                    user = 'nobody'\nexchange-timeout = 10\n";
         let run = read_with(text, &[]).unwrap();
         assert_eq!(run.select.interfaces.len(), 2);
         assert!(
@@ -210,6 +216,7 @@ mod tests {
         );
         assert_eq!((run.what.hook, run.what.rules.len()), (Hooks::Both, 2));
         assert_eq!((run.metrics.0, run.user.as_deref()), (None, Some("nobody")));
+        assert_eq!(run.exchange_timeout, 10);
         let mut run = Cli::command();
         run.build();
         for option in run.find_subcommand(VERB).unwrap().get_arguments() {

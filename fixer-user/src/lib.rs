@@ -2,8 +2,9 @@
 //!
 //! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
 //! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
-//! show them as [`event`]s; a [`share`] hands
-//! the same samples to others; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
+//! show them as [`event`]s; an [`exchange`] is what the events of a client and its servers make
+//! together, and a [`share`] hands the same samples to others; [`metrics`] exports the counters;
+//! [`cmd`] has one file for each verb.
 //! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
 
 pub mod bpf;
@@ -11,6 +12,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod event;
+pub mod exchange;
 pub mod hurry;
 pub mod lab;
 pub mod metrics;

@@ -3,6 +3,8 @@
 //! Nothing in a label comes from a packet, so there are never more series than interfaces and
 //! verdicts make.
 
+mod conversation;
+
 use std::{fmt, sync::Arc};
 
 use axum::{
@@ -24,7 +26,9 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::bpf::counters::Row;
+use conversation::Conversation;
+
+use crate::{bpf::counters::Row, exchange::Ledger};
 
 /// What OpenMetrics text calls itself.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,11 +52,11 @@ pub struct Snapshot {
 pub type Ask = mpsc::Sender<oneshot::Sender<Vec<Snapshot>>>;
 
 /// Serves `/metrics` and `/healthz` for as long as it is polled.
-pub async fn serve(listener: TcpListener, ask: Ask) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, ask: Ask, ledger: Ledger) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
-        .with_state(ask);
+        .with_state((ask, ledger));
     axum::serve(listener, routes).await
 }
 
@@ -62,17 +66,17 @@ async fn snapshots(ask: &Ask) -> Option<Vec<Snapshot>> {
     snapshots.await.ok()
 }
 
-async fn metrics(State(ask): State<Ask>) -> Response {
+async fn metrics(State((ask, ledger)): State<(Ask, Ledger)>) -> Response {
     let Some(snapshots) = snapshots(&ask).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "fixer is stopping\n").into_response();
     };
-    match render(snapshots) {
+    match render(snapshots, ledger) {
         Ok(text) => ([(CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(fmt::Error) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-async fn healthz(State(ask): State<Ask>) -> Response {
+async fn healthz(State((ask, _)): State<(Ask, Ledger)>) -> Response {
     let Some(snapshots) = snapshots(&ask).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "fixer is stopping\n").into_response();
     };
@@ -90,9 +94,11 @@ async fn healthz(State(ask): State<Ask>) -> Response {
     }
 }
 
-/// The snapshots as OpenMetrics text.
-fn render(snapshots: Vec<Snapshot>) -> Result<String, fmt::Error> {
+/// The snapshots, and what the stream has counted, as OpenMetrics text.
+fn render(snapshots: Vec<Snapshot>, ledger: Ledger) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
+    let namespaces = snapshots.iter().map(|snapshot| Arc::clone(&snapshot.netns)).collect();
+    registry.register_collector(Box::new(Conversation { ledger, namespaces }));
     registry.register_collector(Box::new(Exported(snapshots)));
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -169,11 +175,13 @@ mod tests {
             attached: vec![("br0".into(), Hook::Egress, "tcx")],
             missing: Vec::new(),
         };
-        let text = render(vec![snapshot]).unwrap();
+        let text = render(vec![snapshot], Ledger::default()).unwrap();
         assert!(text.contains("# TYPE fixer_packets counter\n"), "{text}");
         assert!(text.contains("fixer_events_lost_total{netns=\"host\"} 3\n"), "{text}");
         let attached = "fixer_interface_attached{netns=\"host\",interface=\"br0\",hook=\"egress\",mode=\"tcx\"} 1\n";
         assert!(text.contains(attached), "{text}");
+        let forgotten = "fixer_exchanges_forgotten_total{netns=\"host\"} 0\n";
+        assert!(text.contains(forgotten), "{text}");
         assert!(text.contains("fixer_build_info{version=\""), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
         for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {

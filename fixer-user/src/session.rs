@@ -20,6 +20,7 @@ use tokio::{
 
 use crate::{
     bpf::ring::Ring,
+    exchange::Ledger,
     metrics::{self, Snapshot},
     net::{
         lifetime::Mounts,
@@ -53,6 +54,8 @@ pub struct Session {
     writer: Option<Writer>,
     end: Option<oneshot::Receiver<Ended>>,
     sources: Vec<Source>,
+    /// What the stream has counted.
+    ledger: Ledger,
     /// Losses that the stream has told, by site.
     told: Vec<u64>,
     /// Who hands the events on to watchers, and where those come in, by site.
@@ -80,7 +83,7 @@ struct Reader {
 
 impl Session {
     /// A session of these sites. Nothing is attached yet.
-    pub fn new(sites: Vec<Site>) -> Result<Self> {
+    pub fn new(sites: Vec<Site>, ledger: Ledger) -> Result<Self> {
         let source =
             |site: &Site| Source { netns: site.label().clone(), names: site.names.clone() };
         let sources = sites.iter().map(source).collect();
@@ -96,6 +99,7 @@ impl Session {
             writer,
             end,
             sources,
+            ledger,
             told,
             shares,
             doors,
@@ -173,7 +177,7 @@ impl Session {
         // A name may have been lost while the programs were loaded and attached.
         self.look_for_namespaces().await;
         let (ask, mut asked) = mpsc::channel(16);
-        let mut server = std::pin::pin!(serve(listener, ask));
+        let mut server = std::pin::pin!(serve(listener, ask, self.ledger.clone()));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         service::ready(&self.status());
@@ -282,6 +286,9 @@ impl Session {
 
     fn tick(&mut self) {
         service::alive();
+        if let Some(writer) = &self.writer {
+            writer.tick();
+        }
         for (since, reader) in &mut self.leaving {
             if since.elapsed() > LINGER {
                 reader.stop = None;
@@ -375,9 +382,9 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 /// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> io::Result<()> {
+async fn serve(listener: Option<TcpListener>, ask: metrics::Ask, ledger: Ledger) -> io::Result<()> {
     match listener {
-        Some(listener) => metrics::serve(listener, ask).await,
+        Some(listener) => metrics::serve(listener, ask, ledger).await,
         None => std::future::pending().await,
     }
 }

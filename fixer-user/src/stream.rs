@@ -17,6 +17,7 @@ use tokio::{
 use crate::{
     bpf::ring::Ring,
     event::{Clock, Event, Lost, Origin, Sample},
+    exchange::{Ending, Ledger, Now, Told, Tracker},
     names::Names,
     say::say,
     share::Share,
@@ -68,6 +69,51 @@ impl Sinks {
 enum Message {
     Samples(Source, Vec<Bytes>),
     Lost(Source, u64),
+    /// It is this time, on `CLOCK_MONOTONIC`.
+    Tick(Duration),
+}
+
+/// Follows the conversation in the events.
+#[derive(Debug)]
+pub struct Follower {
+    tracker: Tracker,
+    ledger: Ledger,
+}
+
+impl Follower {
+    /// Counts into this ledger. An exchange that is silent for `patience` is over.
+    pub fn new(ledger: Ledger, patience: Duration) -> Self {
+        Self { tracker: Tracker::new(patience), ledger }
+    }
+
+    /// Follows nothing.
+    pub fn none() -> Self {
+        Self::new(Ledger::default(), Duration::MAX)
+    }
+
+    /// What an event ends.
+    fn see(&mut self, event: &Event) -> Vec<Ending> {
+        self.ledger.message(event);
+        self.step(|tracker| tracker.see(event))
+    }
+
+    /// What the passing of time ends.
+    fn tick(&mut self, monotonic: Duration) -> io::Result<Vec<Ending>> {
+        let time = Clock::read()?.at(monotonic.as_nanos().try_into().unwrap_or(u64::MAX));
+        Ok(self.step(|tracker| tracker.tick(Now { monotonic, time })))
+    }
+
+    fn step(&mut self, act: impl FnOnce(&mut Tracker) -> Told) -> Vec<Ending> {
+        if !self.ledger.is_followed() {
+            // Half a conversation would be told as one that nobody answers.
+            self.tracker.clear();
+            return Vec::new();
+        }
+        let Told { over, forgotten } = act(&mut self.tracker);
+        over.iter().for_each(|ending| self.ledger.ending(ending));
+        forgotten.iter().for_each(|netns| self.ledger.forgotten(netns));
+        over
+    }
 }
 
 /// The writing end: a thread of its own behind a channel.
@@ -77,12 +123,15 @@ pub struct Writer(mpsc::Sender<Message>);
 impl Writer {
     /// Starts the thread. The receiver hears how the writing ended: in order when every clone of
     /// the writer is gone, or with an error of a sink.
-    pub fn start(sinks: Sinks) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
+    pub fn start(
+        sinks: Sinks,
+        follower: Follower,
+    ) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let (tell, end) = oneshot::channel();
         thread::Builder::new().name("events".to_owned()).spawn(move || {
             // Nobody may be left to hear it; then it does not matter any more.
-            let _ = tell.send(write(receiver, sinks));
+            let _ = tell.send(write(receiver, sinks, follower));
         })?;
         Ok((Self(sender), end))
     }
@@ -153,21 +202,36 @@ impl Writer {
     pub fn lose(&self, source: &Source, lost: u64) -> bool {
         self.0.try_send(Message::Lost(source.clone(), lost)).is_ok()
     }
+
+    /// Tells what time it is, for exchanges that nothing else ends. It waits for no one: a time that
+    /// finds no room is followed by a later one.
+    pub fn tick(&self) {
+        if let Ok(now) = Clock::monotonic() {
+            let _ = self.0.try_send(Message::Tick(now));
+        }
+    }
 }
 
-fn write(mut messages: mpsc::Receiver<Message>, mut sinks: Sinks) -> Result<(), SinkError> {
+fn write(
+    mut messages: mpsc::Receiver<Message>,
+    mut sinks: Sinks,
+    mut follower: Follower,
+) -> Result<(), SinkError> {
     while let Some(message) = messages.blocking_recv() {
         match message {
             Message::Samples(source, samples) => {
                 let clock = Clock::read()?;
                 for sample in samples {
-                    show(&source, sample, &clock, &mut sinks)?;
+                    let Some(event) = event(&source, sample, &clock) else { continue };
+                    sinks.each(|sink| sink.event(&event))?;
+                    tell(&follower.see(&event), &mut sinks)?;
                 }
             }
             Message::Lost(source, lost) => {
                 let lost = Lost { time: Timestamp::now(), netns: source.netns, lost };
                 sinks.each(|sink| sink.lost(&lost))?;
             }
+            Message::Tick(now) => tell(&follower.tick(now)?, &mut sinks)?,
         }
         if messages.is_empty() {
             sinks.each(|sink| sink.flush())?;
@@ -176,18 +240,21 @@ fn write(mut messages: mpsc::Receiver<Message>, mut sinks: Sinks) -> Result<(), 
     sinks.each(|sink| sink.finish())
 }
 
-fn show(source: &Source, sample: Bytes, clock: &Clock, sinks: &mut Sinks) -> Result<(), SinkError> {
+fn tell(endings: &[Ending], sinks: &mut Sinks) -> Result<(), SinkError> {
+    endings.iter().try_for_each(|ending| sinks.each(|sink| sink.exchange(ending)))
+}
+
+fn event(source: &Source, sample: Bytes, clock: &Clock) -> Option<Event> {
     let sample = match Sample::parse(sample) {
         Ok(sample) => sample,
         Err(error) => {
             log::warn!("an event of the kernel's cannot be read: {error}");
-            return Ok(());
+            return None;
         }
     };
     let interface = source.names.get(sample.ifindex);
     let origin = Origin::new(Arc::clone(&source.netns), &interface);
-    let event = Event::new(sample, &origin, clock);
-    sinks.each(|sink| sink.event(&event))
+    Some(Event::new(sample, &origin, clock))
 }
 
 /// How long a stream may take to end once nothing comes in any more.

@@ -1,6 +1,6 @@
 //! `fixer run`: attach, stream events, serve metrics; detach at the end.
 
-use std::io;
+use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::unistd::User;
@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use super::{Outcome, checks, sinks::sinks};
 use crate::{
     cli::{self, Events, Metrics},
+    exchange::Ledger,
     net::netns::NetNs,
     privileges::{self, Act, TO_ATTACH},
     service,
@@ -16,7 +17,7 @@ use crate::{
     signals::{Request, Signals},
     sink::SinkError,
     site::Site,
-    stream::Writer,
+    stream::{Follower, Writer},
     summary,
 };
 
@@ -26,7 +27,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
     let namespaces = checks::namespaces(&args.select)?;
-    let config = checks::proven(&args.what, args.what.config(args.output.all, verbose > 1))?;
+    let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
@@ -56,11 +57,15 @@ async fn work(
     }
     // Only now: until here a mistake must not have cost anyone an old capture file.
     let sinks = sinks(&args.output)?;
-    let mut session = Session::new(sites)?;
+    let ledger = Ledger::default();
+    ledger.follow(args.sees_exchanges());
+    let mut session = Session::new(sites, ledger.clone())?;
     let begun = session.attach(found).and_then(|()| {
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
-        session.show(Writer::start(sinks)?, plan.config().events)
+        let patience = Duration::from_secs(args.exchange_timeout);
+        let writer = Writer::start(sinks, Follower::new(ledger, patience))?;
+        session.show(writer, plan.config().events)
     });
     let lived = match begun {
         Ok(()) => session.live(listener, &mut signals, &mut plan).await,

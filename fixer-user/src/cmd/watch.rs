@@ -19,7 +19,7 @@ use crate::{
     signals::{Request, Signals},
     sink::SinkError,
     site::place,
-    stream::Writer,
+    stream::{Follower, Writer},
     summary,
     watch::{Ground, Watch},
 };
@@ -95,7 +95,7 @@ fn check(args: &cli::Watch, grounds: &[Ground]) -> Result<()> {
 async fn work(args: &cli::Watch, grounds: Vec<Ground>) -> Result<()> {
     let mut signals = Signals::new(Request::End)?;
     let mut watch = Watch::begin(grounds, args.output.verdicts()).await?;
-    let (writer, end) = Writer::start(sinks(&args.output)?)?;
+    let (writer, end) = Writer::start(sinks(&args.output)?, Follower::none())?;
     watch.tell();
     let ended = watch.live(writer, end, &mut signals).await?;
     // The events may have a reader that wants no other lines, or one that is stuck.

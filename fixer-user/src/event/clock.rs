@@ -4,7 +4,10 @@
 //! sleeps and ignores whoever sets the time. What the calendar said at its zero is therefore only
 //! good for a while: a [`Clock`] is cheap to read, so read one for each batch of samples.
 
-use std::{io, time::SystemTime};
+use std::{
+    io,
+    time::{Duration, SystemTime},
+};
 
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
@@ -34,6 +37,12 @@ impl Clock {
     /// A clock that says `wall` when `CLOCK_MONOTONIC` is at `monotonic` nanoseconds.
     pub fn new(monotonic: u64, wall: Timestamp) -> Self {
         Self { zero: wall.as_nanosecond() - i128::from(monotonic) }
+    }
+
+    /// This moment on `CLOCK_MONOTONIC`.
+    pub fn monotonic() -> io::Result<Duration> {
+        let now = u64::try_from(monotonic()?).map_err(io::Error::other)?;
+        Ok(Duration::from_nanos(now))
     }
 
     /// The wall-clock time of a moment in nanoseconds of `CLOCK_MONOTONIC`.

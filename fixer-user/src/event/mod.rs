@@ -11,7 +11,7 @@ mod packet;
 mod printable;
 mod sample;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fixer_common::{abi::Hook, verdict::Verdict};
 use jiff::Timestamp;
@@ -33,6 +33,9 @@ pub struct Event {
     /// When the program saw the packet. RFC 3339, UTC, nanoseconds.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
+    /// The same moment as `CLOCK_MONOTONIC` has it, for lengths of time.
+    #[serde(skip)]
+    pub monotonic: Duration,
     /// The network namespace's label: [`HOST`], or what the user called it.
     pub netns: Arc<str>,
     /// The interface's name, safe to show.
@@ -89,6 +92,7 @@ impl Event {
         };
         Self {
             time: clock.at(time),
+            monotonic: Duration::from_nanos(time),
             netns: Arc::clone(&origin.netns),
             interface: Arc::clone(&origin.interface),
             ifindex,
@@ -115,7 +119,10 @@ pub struct Lost {
     pub lost: u64,
 }
 
-fn nanoseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn nanoseconds<S: Serializer>(
+    time: &Timestamp,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!("{time:.9}"))
 }
 

@@ -62,13 +62,18 @@ impl Dnsmasq {
     /// It does not ping before it offers: that takes three seconds, and a client that gives up in
     /// the meantime would fail for another reason than ours.
     pub fn start(scene: &Scene) -> io::Result<Self> {
+        Self::with_range(scene, "10.0.3.100,10.0.3.199,255.255.255.0,1h")
+    }
+
+    /// The same with other addresses to give away, as its option `--dhcp-range` takes them.
+    pub fn with_range(scene: &Scene, range: &str) -> io::Result<Self> {
         let mut command = Command::new("dnsmasq");
         command
             .args(["--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null"])
             .args(["--port=0", "--no-resolv", "--no-hosts", "--no-ping", "--leasefile-ro"])
             .args(["--user=root", "--group=root", "--pid-file", "--bind-interfaces"])
             .arg(format!("--interface={BRIDGE}"))
-            .arg("--dhcp-range=10.0.3.100,10.0.3.199,255.255.255.0,1h")
+            .arg(format!("--dhcp-range={range}"))
             .arg("--dhcp-authoritative")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -93,6 +98,19 @@ impl Dnsmasq {
             said.push(line);
         }
         Err(io::Error::other(format!("dnsmasq did not start: {}", said.join("; "))))
+    }
+
+    /// Waits until it logs these words. Says whether it does, before `patience` is over.
+    pub fn says(&mut self, words: &str, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        while let Ok(line) = self.log.recv_timeout(left()) {
+            self.offers += usize::from(line.contains("DHCPOFFER"));
+            if line.contains(words) {
+                return true;
+            }
+        }
+        false
     }
 
     /// How many OFFERs it has sent so far, by its own log.

@@ -26,11 +26,12 @@ struct Fixed {
     value: fn(&Run) -> String,
 }
 
-const FIXED: [Fixed; 6] = [
+const FIXED: [Fixed; 7] = [
     fixed("netns", |run| shown(&run.select.netns)),
     fixed("attach-mode", |run| shown(&run.what.attach_mode)),
     fixed("events", |run| shown(&run.output.events)),
     fixed("pcapng", |run| shown(&run.output.pcapng)),
+    fixed("exchange-timeout", |run| shown(&run.exchange_timeout)),
     fixed("metrics", |run| shown(&run.metrics)),
     fixed("user", |run| shown(&run.user)),
 ];
@@ -76,10 +77,7 @@ impl Plan {
     /// The programs' configuration that these arguments make.
     fn next(&self, args: &Run) -> Result<Config> {
         let log = self.config.log;
-        let config = Config {
-            shrink_twice: self.config.shrink_twice,
-            ..args.what.config(args.output.all, log)
-        };
+        let config = Config { shrink_twice: self.config.shrink_twice, ..args.config(log) };
         if self.is_proven { Ok(config) } else { checks::proven(&args.what, config) }
     }
 }
@@ -127,6 +125,7 @@ impl Session {
             say(format_args!("{names} cannot change while it runs: that needs a restart"));
         }
         plan.config = config;
+        self.ledger.follow(args.sees_exchanges());
         plan.is_proven |= !args.what.observe_only;
         for (number, ready) in ready.into_iter().enumerate() {
             self.change_site(number, &args, ready);

@@ -5,9 +5,13 @@ use std::io::Write;
 use serde::Serialize;
 
 use super::{Sink, SinkError};
-use crate::event::{Event, Lost};
+use crate::{
+    event::{Event, Lost},
+    exchange::Ending,
+};
 
-/// Writes each event as a line of JSON: the serialised [`Event`], and for lost ones [`Lost`].
+/// Writes each event as a line of JSON: the serialised [`Event`], for exchanges [`Ending`], and for
+/// lost events [`Lost`].
 #[derive(Debug)]
 pub struct Json<W> {
     writer: W,
@@ -29,6 +33,10 @@ impl<W: Write> Json<W> {
 impl<W: Write> Sink for Json<W> {
     fn event(&mut self, event: &Event) -> Result<(), SinkError> {
         self.line(event)
+    }
+
+    fn exchange(&mut self, ending: &Ending) -> Result<(), SinkError> {
+        self.line(ending)
     }
 
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError> {

@@ -2,6 +2,7 @@
 //!
 //! A stream that has lost events says so itself, wherever it goes: [`Sink::lost`].
 
+mod exchange;
 mod json;
 mod pcapng;
 mod text;
@@ -12,7 +13,10 @@ use fixer_common::verdict::Verdict;
 use thiserror::Error;
 
 pub use self::{json::Json, pcapng::Pcapng, text::Text};
-use crate::event::{Event, Lost, Transport};
+use crate::{
+    event::{Event, Lost, Transport},
+    exchange::Ending,
+};
 
 /// Somewhere that events go, one after the other.
 ///
@@ -21,6 +25,11 @@ use crate::event::{Event, Lost, Transport};
 pub trait Sink {
     /// Writes one event.
     fn event(&mut self, event: &Event) -> Result<(), SinkError>;
+
+    /// Tells how an exchange ended. Not every sink has words for it.
+    fn exchange(&mut self, _ending: &Ending) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Says that events are missing here.
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError>;

@@ -6,8 +6,11 @@ use anstyle::{AnsiColor, Style};
 use fixer_common::verdict::Verdict;
 use jiff::Timestamp;
 
-use super::{Finding, Missing, Sink, SinkError};
-use crate::event::{Dhcp, Event, HOST, Lost, Packet, Xid};
+use super::{Finding, Missing, Sink, SinkError, exchange};
+use crate::{
+    event::{Dhcp, Event, HOST, Lost, Packet, Xid},
+    exchange::Ending,
+};
 
 /// Writes each event as a line of text. The time is UTC.
 #[derive(Debug)]
@@ -31,6 +34,15 @@ impl<W: Write> Sink for Text<W> {
     fn event(&mut self, event: &Event) -> Result<(), SinkError> {
         let style = if self.colour { style(event.verdict) } else { Style::new() };
         self.line(Line { event, style })
+    }
+
+    fn exchange(&mut self, ending: &Ending) -> Result<(), SinkError> {
+        let Ending { time, netns, interface, exchange, .. } = ending;
+        let line = exchange::Line { exchange, colour: self.colour };
+        match &**netns {
+            HOST => self.line(format_args!("{} {interface} {line}", TimeOfDay(*time))),
+            netns => self.line(format_args!("{} {netns}/{interface} {line}", TimeOfDay(*time))),
+        }
     }
 
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError> {

@@ -3,6 +3,7 @@
 
 mod ending;
 mod events;
+mod exchange;
 mod interfaces;
 mod least;
 mod many;

@@ -1,0 +1,158 @@
+//! What was seen of the conversation, counted for whoever asks for metrics.
+//!
+//! The writer of the events adds to it and the server of the metrics reads it, so it is shared.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::ending::{Ending, Outcome, TABLE};
+use crate::event::Event;
+
+/// How many interfaces keep their counters: those that were heard of last.
+const REMEMBERED: usize = 4096;
+
+/// Bounds of the histogram in seconds. A server on the same host answers within milliseconds; one
+/// that pings first takes three seconds; a client that repeats itself takes tens of them.
+const BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// An interface in a network namespace, by label and name.
+pub type Place = (Arc<str>, Arc<str>);
+
+/// The counters, shared by all clones.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    is_followed: AtomicBool,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    rows: BTreeMap<Place, Row>,
+    forgotten: BTreeMap<Arc<str>, u64>,
+    turn: u64,
+}
+
+/// The counters of one interface.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// DHCP messages by their types' names, of which there is a fixed list.
+    pub messages: BTreeMap<&'static str, u64>,
+    /// Exchanges by the numbers of their outcomes.
+    pub outcomes: [u64; TABLE.len()],
+    /// How long it took from DISCOVER to ACK.
+    pub seconds: Histogram,
+    /// When it was added to for the last time.
+    turn: u64,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        let (messages, outcomes, turn) = Default::default();
+        Self { messages, outcomes, seconds: Histogram::new(BUCKETS), turn }
+    }
+}
+
+impl Ledger {
+    /// Whether exchanges are to be followed: only who sees requests and replies can.
+    pub fn follow(&self, is_followed: bool) {
+        self.0.is_followed.store(is_followed, Ordering::Relaxed);
+    }
+
+    /// What [`follow`](Self::follow) was told.
+    pub fn is_followed(&self) -> bool {
+        self.0.is_followed.load(Ordering::Relaxed)
+    }
+
+    /// Counts the DHCP message of an event, if it has one.
+    pub fn message(&self, event: &Event) {
+        if let Some(message) = &event.dhcp {
+            let mut counts = self.counts();
+            let row = counts.row(&event.netns, &event.interface);
+            *row.messages.entry(message.message_type).or_default() += 1;
+        }
+    }
+
+    /// Counts an exchange that is over.
+    pub fn ending(&self, ending: &Ending) {
+        let mut counts = self.counts();
+        let row = counts.row(&ending.netns, &ending.interface);
+        let exchange = &ending.exchange;
+        row.outcomes[exchange.outcome as usize] += 1;
+        if exchange.outcome == Outcome::Lease && exchange.began_with == "discover" {
+            row.seconds.observe(exchange.seconds);
+        }
+    }
+
+    /// Counts an exchange that was forgotten before its end.
+    pub fn forgotten(&self, netns: &Arc<str>) {
+        *self.counts().forgotten.entry(Arc::clone(netns)).or_default() += 1;
+    }
+
+    /// The counters by interface.
+    pub fn rows(&self) -> Vec<(Place, Row)> {
+        let counts = self.counts();
+        counts.rows.iter().map(|(place, row)| (place.clone(), row.clone())).collect()
+    }
+
+    /// How many exchanges of a namespace were forgotten.
+    pub fn forgotten_in(&self, netns: &str) -> u64 {
+        self.counts().forgotten.get(netns).copied().unwrap_or_default()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    fn row(&mut self, netns: &Arc<str>, interface: &Arc<str>) -> &mut Row {
+        let place = (Arc::clone(netns), Arc::clone(interface));
+        if self.rows.len() >= REMEMBERED && !self.rows.contains_key(&place) {
+            let oldest = self.rows.iter().min_by_key(|(_, row)| row.turn);
+            if let Some(oldest) = oldest.map(|(place, _)| place.clone()) {
+                self.rows.remove(&oldest);
+            }
+        }
+        self.turn += 1;
+        let row = self.rows.entry(place).or_default();
+        row.turn = self.turn;
+        row
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fixer_common::verdict::Verdict;
+
+    use super::*;
+    use crate::event::fixture;
+
+    #[test]
+    fn names_without_end_are_forgotten_at_some_time() {
+        let ledger = Ledger::default();
+        let mut event = fixture::event(Verdict::Fixed, |_| ());
+        for number in 0..=REMEMBERED {
+            event.interface = format!("veth{number}").into();
+            ledger.message(&event);
+            // This one is there again and again.
+            event.interface = "br0".into();
+            ledger.message(&event);
+        }
+        let rows = ledger.rows();
+        assert_eq!(rows.len(), REMEMBERED);
+        let bridge = rows.iter().find(|((_, name), _)| &**name == "br0").unwrap();
+        assert_eq!(bridge.1.messages["offer"], REMEMBERED as u64 + 1);
+        assert!(!rows.iter().any(|((_, name), _)| &**name == "veth0"));
+    }
+}

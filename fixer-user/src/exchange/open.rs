@@ -1,0 +1,214 @@
+//! One exchange, as long as it goes on.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use fixer_common::abi::Hook;
+
+use super::{
+    Message, Now,
+    ending::{Ending, Exchange, Outcome},
+};
+use crate::event::{Mac, Xid};
+
+/// How many servers and transactions of an exchange are remembered. Only a flood has more.
+const MOST: usize = 8;
+
+/// What is said in a message: its type, of those that make a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Discover,
+    Offer,
+    Request,
+    Ack,
+    Nak,
+    Decline,
+    Release,
+    Inform,
+}
+
+const WORDS: [(Word, &str); 8] = [
+    (Word::Discover, "discover"),
+    (Word::Offer, "offer"),
+    (Word::Request, "request"),
+    (Word::Ack, "ack"),
+    (Word::Nak, "nak"),
+    (Word::Decline, "decline"),
+    (Word::Release, "release"),
+    (Word::Inform, "inform"),
+];
+
+impl Word {
+    /// The word that a message's type is called by.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        WORDS.iter().find(|(_, other)| *other == name).map(|(word, _)| *word)
+    }
+
+    fn name(self) -> &'static str {
+        WORDS[self as usize].1
+    }
+
+    /// Whether clients say it, and not servers.
+    pub(super) fn is_clients(self) -> bool {
+        !matches!(self, Self::Offer | Self::Ack | Self::Nak)
+    }
+}
+
+/// An exchange that goes on.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// When it was heard of last: `CLOCK_MONOTONIC`.
+    pub(super) heard: Duration,
+    /// Its place in the order in which exchanges were heard of.
+    pub(super) turn: u64,
+    /// The client's first message.
+    pub(super) first: Word,
+    began: Duration,
+    netns: Arc<str>,
+    interface: Arc<str>,
+    /// Where the client was seen first. The same message may be seen elsewhere too, and is no
+    /// repetition.
+    seen_at: (u32, Hook),
+    client_mac: Option<Mac>,
+    /// The client's transactions, the latest last.
+    xids: Vec<u32>,
+    is_pxe: bool,
+    /// Whether the client has asked for something, and not only for a server.
+    has_asked: bool,
+    discovers: u32,
+    requests: u32,
+    servers: Vec<Ipv4Addr>,
+    boot_servers: Vec<Ipv4Addr>,
+    /// The server that the client asked.
+    asked: Option<Ipv4Addr>,
+}
+
+impl Open {
+    /// An exchange that begins with this message.
+    pub(super) fn new(message: &Message<'_>, turn: u64) -> Self {
+        let event = message.event;
+        let mut open = Self {
+            heard: event.monotonic,
+            turn,
+            first: message.word,
+            began: event.monotonic,
+            netns: Arc::clone(&event.netns),
+            interface: Arc::clone(&event.interface),
+            seen_at: (event.ifindex, event.hook),
+            client_mac: message.dhcp.client_mac,
+            xids: Vec::new(),
+            is_pxe: false,
+            has_asked: false,
+            discovers: 0,
+            requests: 0,
+            servers: Vec::new(),
+            boot_servers: Vec::new(),
+            asked: None,
+        };
+        open.said(message);
+        open
+    }
+
+    /// Whether it goes on when the client says this.
+    pub(super) fn goes_on(&self, word: Word) -> bool {
+        match word {
+            Word::Discover => self.first == Word::Discover && !self.has_asked,
+            Word::Request => self.first != Word::Inform,
+            word => self.first == word,
+        }
+    }
+
+    /// Whether the client has asked the same for so long that this is told, and it asks anew.
+    pub(super) fn is_endless(&self, message: &Message<'_>, patience: Duration) -> bool {
+        let is_again = (message.word == Word::Discover) != self.has_asked;
+        is_again && message.event.monotonic.saturating_sub(self.began) >= 2 * patience
+    }
+
+    /// Whether the client used this transaction.
+    pub(super) fn has(&self, xid: u32) -> bool {
+        self.xids.contains(&xid)
+    }
+
+    /// The client says something.
+    pub(super) fn said(&mut self, message: &Message<'_>) {
+        self.hear(message);
+        if !self.has(message.xid) {
+            if self.xids.len() == MOST {
+                self.xids.remove(0);
+            }
+            self.xids.push(message.xid);
+        }
+        self.is_pxe |= message.is_pxe();
+        self.asked = message.server().or(self.asked);
+        self.has_asked |= message.word != Word::Discover;
+        if self.seen_at == (message.event.ifindex, message.event.hook) {
+            match message.word {
+                Word::Discover => self.discovers = self.discovers.saturating_add(1),
+                _ => self.requests = self.requests.saturating_add(1),
+            }
+        }
+    }
+
+    /// A server makes an offer. One without an address is about what to boot.
+    pub(super) fn offered(&mut self, message: &Message<'_>) {
+        self.hear(message);
+        let servers = match message.your_ip() {
+            Some(_) => &mut self.servers,
+            None => &mut self.boot_servers,
+        };
+        if let Some(server) = message.server()
+            && servers.len() < MOST
+            && !servers.contains(&server)
+        {
+            servers.push(server);
+        }
+    }
+
+    fn hear(&mut self, message: &Message<'_>) {
+        self.heard = self.heard.max(message.event.monotonic);
+    }
+
+    /// It is over: a server, or the client, has had the last word.
+    pub(super) fn answered(self, message: &Message<'_>, outcome: Outcome) -> Ending {
+        let your_ip = message.your_ip().filter(|_| outcome == Outcome::Lease);
+        let server = message.server();
+        self.ending(message.now(), outcome, server, your_ip)
+    }
+
+    /// It is over because nothing comes any more.
+    pub(super) fn silent(self, now: Now) -> Ending {
+        let outcome = if self.has_asked {
+            Outcome::NoAck
+        } else if self.servers.is_empty() {
+            Outcome::NoOffer
+        } else {
+            Outcome::UnansweredOffer
+        };
+        let asked = self.asked;
+        self.ending(now, outcome, asked, None)
+    }
+
+    fn ending(
+        self,
+        now: Now,
+        outcome: Outcome,
+        server: Option<Ipv4Addr>,
+        your_ip: Option<Ipv4Addr>,
+    ) -> Ending {
+        let repeated = |count: u32| count.saturating_sub(1);
+        let exchange = Exchange {
+            outcome,
+            xid: Xid::V4(self.xids.last().copied().unwrap_or_default()),
+            client_mac: self.client_mac,
+            pxe: self.is_pxe,
+            began_with: self.first.name(),
+            seconds: now.monotonic.saturating_sub(self.began).as_secs_f64(),
+            retries: repeated(self.discovers).saturating_add(repeated(self.requests)),
+            servers: self.servers,
+            boot_servers: self.boot_servers,
+            server,
+            your_ip,
+        };
+        let (netns, interface, (ifindex, _)) = (self.netns, self.interface, self.seen_at);
+        Ending { time: now.time, netns, interface, ifindex, exchange }
+    }
+}
