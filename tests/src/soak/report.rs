@@ -90,7 +90,8 @@ impl fmt::Display for Report {
         let Self { seed, seconds, replies, done, start, end, .. } = self;
         writeln!(f, "replies while attached")?;
         let Replies { sent, fixed, unfixed, lost, beside } = replies;
-        for (name, count) in [("sent", sent), ("fixed", fixed), ("unfixed", unfixed), ("lost", lost)]
+        for (name, count) in
+            [("sent", sent), ("fixed", fixed), ("unfixed", unfixed), ("lost", lost)]
         {
             writeln!(f, "  {name:<38} {count:>10}")?;
         }
