@@ -19,8 +19,15 @@ const LINK_CREATE: libc::c_long = 28;
 const SCHED_CLS: u32 = 3;
 /// `BPF_TCX_EGRESS`.
 const TCX_EGRESS: u32 = 47;
-/// `BPF_F_BEFORE` without a program to stand before: the first place of the chain.
-const FIRST: u32 = 1 << 3;
+
+/// A place in the chain of programs: `BPF_F_BEFORE` or `BPF_F_AFTER` without another program named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Before all that are there.
+    First = 1 << 3,
+    /// Behind all that are there.
+    Last = 1 << 4,
+}
 
 /// What a license is called that may call every helper.
 const LICENSE: &std::ffi::CStr = c"GPL";
@@ -71,7 +78,7 @@ pub fn load_classifier(instructions: &[Instruction]) -> Result<OwnedFd> {
 
 /// Attaches a classifier to the egress of an interface of the calling thread's namespace by tcx, until
 /// the link that is returned is closed.
-pub fn attach_to_egress(program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
+pub fn attach_to_egress(program: &OwnedFd, ifindex: u32, place: Place) -> Result<OwnedFd> {
     #[repr(C)]
     struct Attributes {
         prog_fd: u32,
@@ -86,7 +93,7 @@ pub fn attach_to_egress(program: &OwnedFd, ifindex: u32) -> Result<OwnedFd> {
         prog_fd: program.as_raw_fd().cast_unsigned(),
         target_ifindex: ifindex,
         attach_type: TCX_EGRESS,
-        flags: FIRST,
+        flags: place as u32,
         relative_fd: 0,
         padding: 0,
         expected_revision: 0,

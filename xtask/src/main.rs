@@ -16,6 +16,7 @@ mod object;
 mod packages;
 mod pxe;
 mod record;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -78,6 +79,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Send replies at full speed while everything changes and fixer is killed (needs root)
+    #[command(after_help = soak::EXAMPLES)]
+    Soak(soak::Args),
     /// Measure what fixer costs, beside everything that does as well (needs root)
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
@@ -108,6 +112,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz(args) => fuzz::run(&sh, &args),
         Verb::Vm(args) => vm::run(&sh, &args),
         Verb::Pxe { json } => pxe::run(&sh, json),
+        Verb::Soak(args) => soak::run(&sh, &args),
         Verb::Bench(args) => bench::run(&sh, &args),
     }
 }

@@ -102,7 +102,7 @@ impl Way {
                 let program = bpf::load_classifier(&bpf::returning(TC_ACT_UNSPEC))?;
                 let link = scene.host.run(|| {
                     let ifindex = nix::net::if_::if_nametoindex(BRIDGE)?;
-                    bpf::attach_to_egress(&program, ifindex)
+                    bpf::attach_to_egress(&program, ifindex, bpf::Place::First)
                 })??;
                 Ok(InPlace::Empty { _link: link })
             }
