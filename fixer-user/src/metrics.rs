@@ -3,7 +3,9 @@
 //! Nothing in a label comes from a packet, so there are never more series than interfaces and
 //! verdicts make.
 
-use std::{fmt, sync::Arc};
+mod server;
+
+use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::{
     Router,
@@ -48,12 +50,12 @@ pub struct Snapshot {
 pub type Ask = mpsc::Sender<oneshot::Sender<Vec<Snapshot>>>;
 
 /// Serves `/metrics` and `/healthz` for as long as it is polled.
-pub async fn serve(listener: TcpListener, ask: Ask) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, ask: Ask) -> Infallible {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .with_state(ask);
-    axum::serve(listener, routes).await
+    server::serve(listener, routes).await
 }
 
 async fn snapshots(ask: &Ask) -> Option<Vec<Snapshot>> {

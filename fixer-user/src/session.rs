@@ -5,6 +5,7 @@ mod reload;
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     time::{Duration, Instant},
 };
 
@@ -140,7 +141,7 @@ impl Session {
                     let _ = answer.send(self.sites.iter().map(Site::snapshot).collect());
                 }
                 _ = tick.tick() => self.tick(),
-                outcome = &mut server => outcome.context("cannot serve metrics any more")?,
+                never = &mut server => match never {},
             }
         }
     }
@@ -286,7 +287,7 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 /// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> std::io::Result<()> {
+async fn serve(listener: Option<TcpListener>, ask: metrics::Ask) -> Infallible {
     match listener {
         Some(listener) => metrics::serve(listener, ask).await,
         None => std::future::pending().await,
