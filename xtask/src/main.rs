@@ -19,6 +19,7 @@ mod record;
 mod test;
 mod tidy;
 mod toolchain;
+mod unpacked;
 mod version;
 mod vm;
 
