@@ -1,5 +1,5 @@
 //! What `fixer run` costs beyond the packets: time until it is attached, memory, and answers to whoever
-//! asks for metrics.
+//! asks for metrics; and how many events it delivers.
 
 use std::{fs, process::Stdio, time::Instant};
 
@@ -20,7 +20,7 @@ use fixer_user::{
 };
 use nix::unistd::Pid;
 
-use crate::figure;
+use crate::{figure, flood};
 
 /// How many interfaces are attached to.
 const INTERFACES: &[usize] = &[1, 100, 1000];
@@ -41,6 +41,7 @@ pub fn run(fixer: &str, rounds: usize) -> Result<()> {
         drop(started);
         memory(fixer, &scene)?;
     }
+    flood::run(fixer)?;
     for count in INTERFACES {
         let netns = NetNs::scratch("many")?;
         link::up(&netns, "lo")?;
