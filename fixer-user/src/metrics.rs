@@ -4,8 +4,9 @@
 //! verdicts make.
 
 mod conversation;
+mod server;
 
-use std::{fmt, sync::Arc};
+use std::{convert::Infallible, fmt, sync::Arc};
 
 use axum::{
     Router,
@@ -52,12 +53,12 @@ pub struct Snapshot {
 pub type Ask = mpsc::Sender<oneshot::Sender<Vec<Snapshot>>>;
 
 /// Serves `/metrics` and `/healthz` for as long as it is polled.
-pub async fn serve(listener: TcpListener, ask: Ask, ledger: Ledger) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, ask: Ask, ledger: Ledger) -> Infallible {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
         .with_state((ask, ledger));
-    axum::serve(listener, routes).await
+    server::serve(listener, routes).await
 }
 
 async fn snapshots(ask: &Ask) -> Option<Vec<Snapshot>> {

@@ -5,6 +5,7 @@ mod reload;
 
 use std::{
     collections::BTreeSet,
+    convert::Infallible,
     io,
     time::{Duration, Instant},
 };
@@ -210,7 +211,7 @@ impl Session {
                     self.tick();
                     self.retry();
                 }
-                outcome = &mut server => outcome.context("cannot serve metrics any more")?,
+                never = &mut server => match never {},
             }
         }
     }
@@ -382,7 +383,7 @@ fn tell(outcomes: Vec<Outcome>) {
 }
 
 /// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask, ledger: Ledger) -> io::Result<()> {
+async fn serve(listener: Option<TcpListener>, ask: metrics::Ask, ledger: Ledger) -> Infallible {
     match listener {
         Some(listener) => metrics::serve(listener, ask, ledger).await,
         None => std::future::pending().await,

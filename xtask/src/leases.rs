@@ -1,17 +1,15 @@
 //! `cargo xtask leases`: real DHCP clients against real servers, from their packages to the matrix.
 //!
-//! The packages are unpacked below `target`, not installed: a DHCP client that is installed may take
-//! over the machine, and a server may start. Which there are is known to the tables in fixer-tests.
+//! The packages are unpacked below `target`, not installed ([`crate::unpacked`]). Which there are is known
+//! to the tables in fixer-tests.
 
-use std::path::Path;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
 use crate::{
     cargo, machine,
     packages::{self, Need},
-    progress,
+    progress, unpacked,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -58,66 +56,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
 
 /// Fetches the packages of those clients and servers that this machine does not have.
 pub(crate) fn fetch(sh: &Shell) -> Result<()> {
-    let lacking = lacking(sh)?;
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let names = lacking.join(" ");
-    if !packages::can_install(sh)? {
-        bail!(
-            "DHCP clients and servers are missing here; install what Debian calls\n  {names}\n\
-             and take care that none of them starts by itself"
-        );
-    }
-    progress(&format!("fetch {names}"));
-    let directory = sh.current_dir().join(DIRECTORY);
-    let archives = directory.join("packages");
-    sh.create_dir(archives.join("partial"))?;
-    download(sh, &archives, &lacking)?;
-    unpack(sh, &archives, &directory)?;
-    let lacking = self::lacking(sh)?;
-    ensure!(
-        lacking.is_empty(),
-        "the packages {} do not have the programs that are expected of them",
-        lacking.join(" ")
-    );
-    Ok(())
-}
-
-/// Downloads packages, and what they depend on, as far as this machine has not installed it.
-fn download(sh: &Shell, archives: &Path, packages: &[String]) -> Result<()> {
-    let patience = "DPkg::Lock::Timeout=300";
-    // Another user could not write below our directory.
-    let options = [
-        "-o".to_owned(),
-        patience.to_owned(),
-        "-o".to_owned(),
-        "APT::Sandbox::User=".to_owned(),
-        "-o".to_owned(),
-        format!("Dir::Cache::archives={}", archives.display()),
-    ];
-    cmd!(sh, "apt-get -qq -o {patience} update").ignore_stdout().run().context(
-        "apt-get could not fetch the package lists; check the network and /etc/apt/sources.list",
-    )?;
-    cmd!(sh, "apt-get -qq -y {options...} install --download-only --no-install-recommends")
-        .args(packages)
-        .ignore_stdout()
-        .run()
-        .with_context(|| format!("apt-get could not download {}", packages.join(" ")))
-}
-
-/// Unpacks everything that was ever downloaded, and shows it only when it is complete.
-fn unpack(sh: &Shell, archives: &Path, directory: &Path) -> Result<()> {
-    let (new, root) = (directory.join("new"), directory.join("root"));
-    sh.remove_path(&new)?;
-    for archive in sh.read_dir(archives)? {
-        if archive.extension().is_some_and(|extension| extension == "deb") {
-            cmd!(sh, "dpkg-deb --extract {archive} {new}").quiet().run()?;
-        }
-    }
-    sh.remove_path(&root)?;
-    cmd!(sh, "mv {new} {root}").quiet().run()?;
-    Ok(())
+    unpacked::fetch(sh, DIRECTORY, "DHCP clients and servers", || lacking(sh))
 }
 
 /// The packages of the clients and servers that are not here.

@@ -20,6 +20,7 @@ mod soak;
 mod test;
 mod tidy;
 mod toolchain;
+mod unpacked;
 mod version;
 mod vm;
 

@@ -8,7 +8,7 @@ use crate::{
     ebpf::{self, Finding},
     fuzz, leases, lint, machine,
     packages::{self, Need},
-    progress, pxe, vm,
+    progress, pxe, unpacked, vm,
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -24,6 +24,7 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
     )?;
     packages::ensure(sh, Need::Tests)?;
     leases::fetch(sh)?;
+    unpacked::prometheus(sh)?;
     lint::run(sh)?;
     let finding = ebpf::check(sh)?;
 

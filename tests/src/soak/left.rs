@@ -38,7 +38,7 @@ pub struct Loaded {
 
 impl Marker {
     /// A rule about two ports at random, between those that are given out.
-    pub fn new() -> Self {
+    pub fn at_random() -> Self {
         Self { from: fastrand::u16(1024..), to: fastrand::u16(1024..) }
     }
 

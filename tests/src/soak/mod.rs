@@ -80,7 +80,7 @@ pub fn run(plan: Plan, tell: impl Fn(&str)) -> Result<Report> {
     private_mounts(true)?;
     let soak = Soak {
         plan,
-        marker: Marker::new(),
+        marker: Marker::at_random(),
         is_over: AtomicBool::new(false),
         tally: Tally::default(),
         done: Mutex::default(),

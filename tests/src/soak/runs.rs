@@ -127,7 +127,7 @@ fn held(running: &Running, most: usize, patience: Duration) -> Result<Held> {
         Process::of(running.pid())?.ends_within(LOOK)?;
     }
     let status = fs::read_to_string(format!("{process}/status"))?;
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let rss = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let rss = rss.and_then(|rss| rss.trim().strip_suffix(" kB"));
     let rss_kib = rss.context("the kernel does not tell a process's memory")?.parse()?;
     Ok(Held { rss_kib, descriptors: descriptors()?, ..Held::default() })

@@ -12,6 +12,7 @@ mod namespaces;
 mod neighbours;
 mod reload;
 mod renames;
+mod rude;
 
 use std::time::Duration;
 

@@ -1,12 +1,10 @@
 //! What is served over HTTP.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-};
-
 use anyhow::{Context as _, Result, ensure};
-use fixer_tests::command::{PATIENCE, attached};
+use fixer_tests::{
+    command::attached,
+    http::{self, METRICS, Response},
+};
 use fixer_user::{
     lab::{link, scene::BRIDGE},
     metrics::kernel,
@@ -16,34 +14,14 @@ use nix::sys::signal::Signal;
 
 use crate::{Stage, scene};
 
-/// Where metrics are served by default.
-const PLACE: ([u8; 4], u16) = ([127, 0, 0, 1], 9767);
-
-/// A response.
-pub struct Response {
-    /// The status line and the headers.
-    head: String,
-    /// What was asked for.
-    pub body: String,
-}
-
 /// Asks the fixer that runs in a namespace.
 pub fn get(netns: &NetNs, path: &str) -> Result<Response> {
-    let answer = netns.run(|| -> Result<String> {
-        let mut stream = TcpStream::connect(SocketAddr::from(PLACE))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: fixer\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })??;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the headers")?;
-    Ok(Response { head: head.to_ascii_lowercase(), body: body.to_owned() })
+    http::get(netns, METRICS, path)
 }
 
 /// Whether every interface that was selected is attached, as the run itself says.
 pub fn is_healthy(scene: &fixer_user::lab::scene::Scene) -> Result<bool> {
-    Ok(get(&scene.host, "/healthz")?.head.starts_with("http/1.1 200 "))
+    Ok(get(&scene.host, "/healthz")?.is(200))
 }
 
 /// Fails unless a text has just this line.
@@ -64,8 +42,9 @@ fn the_counters_are_those_of_the_events() -> Result<()> {
     for _ in 0..3 {
         fixer.stdout.wait("\"message_type\":\"ack\"")?;
     }
-    let Response { head, body } = get(&stage.scene.host, "/metrics")?;
-    ensure!(head.starts_with("http/1.1 200 "), "{head}");
+    let answer = get(&stage.scene.host, "/metrics")?;
+    ensure!(answer.is(200), "{answer:?}");
+    let Response { head, body } = answer;
     has(&head, "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8")?;
     has(&body, "# EOF")?;
     has(&body, "fixer_events_lost_total{netns=\"host\"} 0")?;
@@ -95,20 +74,20 @@ fn health_is_that_of_the_interfaces() -> Result<()> {
     let body = get(&scene.host, "/metrics")?.body;
     ensure!(body.contains("hook=\"egress\",mode=\"clsact\"} 1"), "{body}");
     let healthy = get(&scene.host, "/healthz")?;
-    ensure!(healthy.head.starts_with("http/1.1 200 "), "{}", healthy.head);
+    ensure!(healthy.is(200), "{}", healthy.head);
 
     link::delete(&scene.host, BRIDGE)?;
     fixer.stderr.wait("br0 is gone")?;
     let ill = get(&scene.host, "/healthz")?;
-    ensure!(ill.head.starts_with("http/1.1 503 "), "{}", ill.head);
+    ensure!(ill.is(503), "{}", ill.head);
     ensure!(ill.body.contains("not attached: host/br0"), "{}", ill.body);
     let body = get(&scene.host, "/metrics")?.body;
     ensure!(!body.contains("fixer_interface_attached{"), "{body}");
 
     link::bridge(&scene.host, BRIDGE)?;
     fixer.stderr.wait("attached to egress of br0")?;
-    ensure!(get(&scene.host, "/healthz")?.head.starts_with("http/1.1 200 "));
-    ensure!(get(&scene.host, "/")?.head.starts_with("http/1.1 404 "));
+    ensure!(get(&scene.host, "/healthz")?.is(200));
+    ensure!(get(&scene.host, "/")?.is(404));
     fixer.stop(Signal::SIGTERM)?.ok()?;
     Ok(())
 }

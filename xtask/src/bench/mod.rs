@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Measure TCP and UDP through the bridge
     #[arg(long)]
     felt: bool,
-    /// Measure time and memory of `fixer run`
+    /// Measure time and memory of `fixer run`, and how many events it delivers
     #[arg(long)]
     beyond: bool,
     /// How often everything is measured

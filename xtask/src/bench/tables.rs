@@ -81,7 +81,9 @@ pub(crate) fn felt(figures: &Figures) -> String {
 /// What `fixer run` needs.
 pub(crate) fn beyond(figures: &Figures) -> String {
     let unit_of = |what: &str| {
-        ["ms", "MiB"].into_iter().find(|unit| figures.of(&["beyond", what, unit]).is_some())
+        ["ms", "MiB", "a second"]
+            .into_iter()
+            .find(|unit| figures.of(&["beyond", what, unit]).is_some())
     };
     table("", &["median", "least to most"], &figures.names("beyond", 1), |what, column| {
         let unit = unit_of(what)?;

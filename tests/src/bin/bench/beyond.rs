@@ -1,18 +1,13 @@
 //! What `fixer run` costs beyond the packets: time until it is attached, memory, and answers to whoever
-//! asks for metrics.
+//! asks for metrics; and how many events it delivers.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    process::Stdio,
-    time::Instant,
-};
+use std::{fs, process::Stdio, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
-    command::{PATIENCE, Running, program},
+    command::{Running, program},
     frames::Packet,
+    http::{self, METRICS},
 };
 use fixer_user::{
     lab::{
@@ -25,7 +20,7 @@ use fixer_user::{
 };
 use nix::unistd::Pid;
 
-use crate::figure;
+use crate::{figure, flood};
 
 /// How many interfaces are attached to.
 const INTERFACES: &[usize] = &[1, 100, 1000];
@@ -35,9 +30,6 @@ const FLOOD: usize = 100_000;
 
 /// How often metrics are asked for in a round.
 const SCRAPES: usize = 20;
-
-/// Where metrics are served by default.
-const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9767);
 
 /// Measures everything about this `fixer` as often as asked for.
 pub fn run(fixer: &str, rounds: usize) -> Result<()> {
@@ -49,6 +41,7 @@ pub fn run(fixer: &str, rounds: usize) -> Result<()> {
         drop(started);
         memory(fixer, &scene)?;
     }
+    flood::run(fixer)?;
     for count in INTERFACES {
         let netns = NetNs::scratch("many")?;
         link::up(&netns, "lo")?;
@@ -131,22 +124,11 @@ fn attach(fixer: &str, netns: &NetNs, count: usize) -> Result<()> {
     }
     for _ in 0..SCRAPES {
         let start = Instant::now();
-        let metrics = scrape(netns)?;
+        let metrics = http::get(netns, METRICS, "/metrics")?.body;
         about(&format!("metrics of {name}"), "ms", millis_since(start));
         let rows = metrics.lines().filter(|line| line.starts_with("fixer_interface_attached{"));
         ensure!(rows.count() == count, "the metrics are not those of {name}");
     }
     about(&format!("memory, {name}"), "MiB", status(running.pid(), "VmRSS:")?);
     Ok(())
-}
-
-fn scrape(netns: &NetNs) -> Result<String> {
-    netns.run(|| {
-        let mut stream = TcpStream::connect(SocketAddr::from(METRICS))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: fixer\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    })?
 }

@@ -7,6 +7,7 @@
 mod beyond;
 mod exact;
 mod felt;
+mod flood;
 mod packets;
 mod ways;
 

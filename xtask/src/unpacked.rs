@@ -1,0 +1,92 @@
+//! Packages that are unpacked below `target`, not installed: what is installed may start by itself, and
+//! a DHCP client may take over the machine.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use xshell::{Shell, cmd};
+
+use crate::{machine::program, packages, progress};
+
+/// Where Prometheus is kept and unpacked; fixer-tests looks for it there.
+const PROMETHEUS: &str = "target/prometheus";
+
+/// Fetches Prometheus and promtool, if this machine does not have them.
+pub(crate) fn prometheus(sh: &Shell) -> Result<()> {
+    let unpacked = sh.current_dir().join(PROMETHEUS).join("root/usr/bin");
+    let is_here = |name: &str| program(name).is_some() || unpacked.join(name).is_file();
+    fetch(sh, PROMETHEUS, "Prometheus and promtool", || {
+        let is_lacking = !["prometheus", "promtool"].into_iter().all(is_here);
+        Ok(is_lacking.then(|| "prometheus".to_owned()).into_iter().collect())
+    })
+}
+
+/// Fetches packages as long as `lacking` names any, and unpacks them in `root` below a directory;
+/// `what` they are is for people.
+pub(crate) fn fetch(
+    sh: &Shell,
+    directory: &str,
+    what: &str,
+    lacking: impl Fn() -> Result<Vec<String>>,
+) -> Result<()> {
+    let packages = lacking()?;
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let names = packages.join(" ");
+    if !packages::can_install(sh)? {
+        bail!(
+            "{what} are missing here; install what Debian calls\n  {names}\n\
+             and take care that none of them starts by itself"
+        );
+    }
+    progress(&format!("fetch {names}"));
+    let directory = sh.current_dir().join(directory);
+    let archives = directory.join("packages");
+    sh.create_dir(archives.join("partial"))?;
+    download(sh, &archives, &packages)?;
+    unpack(sh, &archives, &directory)?;
+    let lacking = lacking()?;
+    ensure!(
+        lacking.is_empty(),
+        "the packages {} do not have the programs that are expected of them",
+        lacking.join(" ")
+    );
+    Ok(())
+}
+
+/// Downloads packages, and what they depend on, as far as this machine has not installed it.
+fn download(sh: &Shell, archives: &Path, packages: &[String]) -> Result<()> {
+    let patience = "DPkg::Lock::Timeout=300";
+    // Another user could not write below our directory.
+    let options = [
+        "-o".to_owned(),
+        patience.to_owned(),
+        "-o".to_owned(),
+        "APT::Sandbox::User=".to_owned(),
+        "-o".to_owned(),
+        format!("Dir::Cache::archives={}", archives.display()),
+    ];
+    cmd!(sh, "apt-get -qq -o {patience} update").ignore_stdout().run().context(
+        "apt-get could not fetch the package lists; check the network and /etc/apt/sources.list",
+    )?;
+    cmd!(sh, "apt-get -qq -y {options...} install --download-only --no-install-recommends")
+        .args(packages)
+        .ignore_stdout()
+        .run()
+        .with_context(|| format!("apt-get could not download {}", packages.join(" ")))
+}
+
+/// Unpacks everything that was ever downloaded, and shows it only when it is complete.
+fn unpack(sh: &Shell, archives: &Path, directory: &Path) -> Result<()> {
+    let (new, root) = (directory.join("new"), directory.join("root"));
+    sh.remove_path(&new)?;
+    for archive in sh.read_dir(archives)? {
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            cmd!(sh, "dpkg-deb --extract {archive} {new}").quiet().run()?;
+        }
+    }
+    sh.remove_path(&root)?;
+    cmd!(sh, "mv {new} {root}").quiet().run()?;
+    Ok(())
+}
