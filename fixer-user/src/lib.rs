@@ -3,11 +3,12 @@
 //! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
 //! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
 //! show them as [`event`]s; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
-//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
+//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play; the [`doctor`] only looks.
 
 pub mod bpf;
 pub mod cli;
 pub mod cmd;
+pub mod doctor;
 pub mod event;
 pub mod hurry;
 pub mod lab;

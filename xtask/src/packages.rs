@@ -111,6 +111,21 @@ const PACKAGES: &[Package] = &[
         }),
     },
     Package {
+        debian: "nftables",
+        purpose: "firewall rules for the doctor to find",
+        needs: &[Need::Tests],
+        proof: Proof::Program("nft"),
+        elsewhere: Names::same("nftables"),
+    },
+    Package {
+        // Its database is enough: nothing is switched.
+        debian: "openvswitch-common",
+        purpose: "Open vSwitch, whose mappings the doctor reads",
+        needs: &[Need::Tests],
+        proof: Proof::Program("ovs-vsctl"),
+        elsewhere: Names::same("openvswitch"),
+    },
+    Package {
         debian: "iperf3",
         purpose: "sends as much as goes through",
         needs: &[Need::Bench],

@@ -262,6 +262,17 @@ fn resident_by_link(interface: &str, hook: Hook) -> Option<(u32, Mode)> {
     ids.first().map(|id| (*id, Mode::Tcx))
 }
 
+/// How a program of ours is attached to a hook of an interface of the calling thread's namespace, if
+/// one is.
+pub fn attached(interface: &str, hook: Hook) -> io::Result<Option<Mode>> {
+    for mode in [Mode::Tcx, Mode::Clsact] {
+        if !residents(interface, hook, mode)?.is_empty() {
+            return Ok(Some(mode));
+        }
+    }
+    Ok(None)
+}
+
 /// The names of our programs.
 const OURS: [&str; 2] = [program::EGRESS, program::INGRESS];
 

@@ -1,9 +1,12 @@
 //! Network namespaces, and the interfaces in them. With [`lab`](crate::lab), the only place that
 //! speaks netlink.
 
+pub mod inspect;
 pub mod lifetime;
 pub mod links;
 pub mod netlink;
 pub mod netns;
+pub mod offload;
 pub mod qdisc;
 pub mod select;
+pub mod summing;
