@@ -118,8 +118,7 @@ const PACKAGES: &[Package] = &[
         elsewhere: Names::same("nftables"),
     },
     Package {
-        // Its database is enough: nothing is switched.
-        debian: "openvswitch-common",
+        debian: "openvswitch-switch",
         purpose: "Open vSwitch, whose mappings the doctor reads",
         needs: &[Need::Tests],
         proof: Proof::Program("ovs-vsctl"),
