@@ -82,7 +82,7 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "iproute2",
         purpose: "tc and ip, to see what fixer left behind in the kernel",
-        needs: &[Need::Tests, Need::Bench],
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::Program("tc"),
         elsewhere: Some(Names {
             dnf: "iproute-tc",

@@ -114,6 +114,11 @@ impl Facts {
         self.networks.iter().enumerate().filter(|(_, network)| !network.selected.is_empty())
     }
 
+    /// Whether a namespace is looked at: one that was named, or from which somebody serves it.
+    pub fn knows(&self, netns: Inode) -> bool {
+        self.networks.iter().any(|network| network.inode == netns)
+    }
+
     /// Who serves an interface that is looked at.
     pub fn servers_of(&self, network: usize, ifindex: u32) -> impl Iterator<Item = &Serving> {
         self.serving.iter().filter(move |serving| serving.serves == (network, ifindex))

@@ -73,6 +73,8 @@ impl Program {
 pub struct VhostGuest {
     /// Its hypervisor.
     pub process: Program,
+    /// The namespace that the hypervisor is in.
+    pub netns: Inode,
     /// What the hypervisor calls the guest.
     pub name: Option<String>,
 }
@@ -115,7 +117,8 @@ pub fn census() -> io::Result<Census> {
         census.namespaces.entry(process.netns).or_insert(process.program.pid);
         if process.has_vhost {
             let name = guest_name(&process.program.arguments);
-            census.vhost.push(VhostGuest { process: process.program.clone(), name });
+            let (process, netns) = (process.program.clone(), process.netns);
+            census.vhost.push(VhostGuest { process, netns, name });
         }
     }
     if let Ok(own) = fs::metadata("/proc/thread-self/ns/net") {

@@ -64,8 +64,8 @@ fn print_problem(number: usize, finding: &Finding) {
     };
     let (headline, likelihood) = (&finding.headline, finding.likelihood.name());
     println!("{style}{number}. {headline}{style:#} ({likelihood})");
-    let means = std::slice::from_ref(&finding.means);
-    for (label, lines) in LABELS.iter().zip([&finding.seen[..], means, &finding.remedy]) {
+    let (seen, means) = ([finding.seen.join("; ")], std::slice::from_ref(&finding.means));
+    for (label, lines) in LABELS.iter().zip([&seen[..], means, &finding.remedy]) {
         lines.iter().for_each(|line| print_wrapped(&format!("   {label:<7}"), line));
     }
     println!();

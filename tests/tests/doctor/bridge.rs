@@ -1,7 +1,16 @@
 //! Faults of the bridge and its ports.
 
-use anyhow::Result;
-use fixer_user::lab::link;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use fixer_tests::command::PATIENCE;
+use fixer_user::lab::{
+    link,
+    scene::{BRIDGE, PORT},
+};
 
 use super::{Host, contains, run};
 
@@ -39,50 +48,47 @@ fn a_bridge_that_is_down() -> Result<()> {
 #[test]
 fn a_port_that_does_not_forward() -> Result<()> {
     let host = Host::new()?;
-    host.host("bridge", "link set dev guest0 state 4")?;
+    host.host("bridge", "link set dev guest0 state 0")?;
     let finding = host.diagnosis()?.names("ports", "likely")?;
-    contains(&finding, &["guest0 blocking", "find the loop"])?;
+    contains(&finding, &["guest0 disabled", "bridge link set dev guest0 state 3"])?;
+    host.host("bridge", "link set dev guest0 state 3")?;
+    host.diagnosis()?.is_healthy()?;
     host.host("ip", "link set guest0 down")?;
     let finding = host.diagnosis()?.names("ports", "likely")?;
     contains(&finding, &["guest0 disabled (down)", "ip link set guest0 up"])
 }
 
+/// Both ends of a cable in one bridge: the spanning tree shuts one of them.
 #[test]
-fn vlans_that_separate_a_guest_from_its_server() -> Result<()> {
+fn a_port_that_the_spanning_tree_shut() -> Result<()> {
     let host = Host::new()?;
-    host.host("ip", "link set br0 type bridge vlan_filtering 1")?;
-    host.diagnosis()?.is_healthy()?;
-    host.host("bridge", "vlan del dev guest0 vid 1")?;
-    host.host("bridge", "vlan add dev guest0 vid 20 pvid untagged")?;
-    let finding = host.diagnosis()?.names("vlan", "certain")?;
-    let words =
-        ["VLAN 20 pvid untagged; br0: VLAN 1 pvid", "bridge vlan add dev guest0 vid 1 pvid"];
-    contains(&finding, &words)?;
-    // What it says to do mends it.
-    host.host("bridge", "vlan add dev guest0 vid 1 pvid untagged")?;
-    host.diagnosis()?.is_healthy()?;
-    host.host("bridge", "vlan del dev br0 vid 1 self")?;
-    let finding = host.diagnosis()?.names("vlan", "certain")?;
-    contains(&finding, &["br0: no VLAN", "bridge vlan add dev br0 vid 1 pvid untagged self"])
-}
-
-#[test]
-fn a_guest_on_a_vlan_that_a_device_serves_is_in_order() -> Result<()> {
-    let host = Host::new()?;
-    host.host("ip", "link set br0 type bridge vlan_filtering 1")?;
-    host.host("bridge", "vlan del dev guest0 vid 1")?;
-    // A trunk: its guests tag their frames themselves.
-    host.host("bridge", "vlan add dev guest0 vid 20")?;
-    host.diagnosis()?.passes("vlan")
+    host.host("ip", "link set br0 type bridge forward_delay 200 stp_state 1")?;
+    let netns = &host.scene.host;
+    link::veth(netns, "loop0", netns, "loop1")?;
+    link::enslave(netns, "loop0", BRIDGE)?;
+    link::enslave(netns, "loop1", BRIDGE)?;
+    let deadline = Instant::now() + PATIENCE;
+    while !host.host("bridge", "link show dev loop1")?.contains("state blocking") {
+        ensure!(Instant::now() < deadline, "the spanning tree does not see the loop");
+        thread::sleep(Duration::from_millis(100)); // poll: the first BPDU comes after a second or two
+    }
+    contains(&host.diagnosis()?.names("ports", "likely")?, &["loop1 blocking", "find the loop"])
 }
 
 #[test]
 fn a_port_that_carries_less_than_the_bridge() -> Result<()> {
     let host = Host::new()?;
-    host.host("ip", "link set br0 mtu 1500")?;
-    link::mtu(&host.scene.host, "guest0", 1400)?;
+    shorten(&host)?;
     let finding = host.diagnosis()?.names("mtu", "possible")?;
     contains(&finding, &["br0 mtu 1500; guest0 mtu 1400", "ip link set br0 mtu 1400"])
+}
+
+/// Makes the port carry less. The bridge follows its ports until it was set to something else.
+pub(super) fn shorten(host: &Host) -> Result<()> {
+    link::mtu(&host.scene.host, BRIDGE, 1300)?;
+    link::mtu(&host.scene.host, BRIDGE, 1500)?;
+    link::mtu(&host.scene.host, PORT, 1400)?;
+    Ok(())
 }
 
 #[test]
@@ -96,7 +102,7 @@ fn a_tunnels_outer_checksum_is_not_the_fault() -> Result<()> {
         host.host("ip", "link set vx0 up master br0 mtu 1500")?;
         let diagnosis = host.diagnosis()?;
         contains(&diagnosis.names("vxlan", "note")?, &["not the fault", words])?;
-        anyhow::ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+        ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
         run(&host.scene.host, "ip", "link del vx0")?;
     }
     Ok(())

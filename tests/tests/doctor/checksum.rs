@@ -64,16 +64,6 @@ fn who_finishes_them_is_known() -> Result<()> {
         host.diagnosis()?.is_healthy()?;
     }
     host.diagnosis()?.names("checksum", "likely")?;
-    // libvirt's way, and the same at clsact.
-    let filter = "protocol ip u32 match ip dport 68 ffff action csum ip and udp";
-    host.host("tc", "qdisc add dev br0 root handle 1: htb")?;
-    host.host("tc", &format!("filter add dev br0 parent 1: prio 2 {filter}"))?;
-    host.diagnosis()?.is_healthy()?;
-    host.host("tc", "qdisc del dev br0 root")?;
-    host.host("tc", "qdisc add dev guest0 clsact")?;
-    host.host("tc", &format!("filter add dev guest0 egress {filter}"))?;
-    host.diagnosis()?.is_healthy()?;
-    host.host("tc", "qdisc del dev guest0 clsact")?;
     // A port without offload finishes them, and so does a bridge.
     for interface in ["guest0", BRIDGE] {
         host.diagnosis()?.names("checksum", "likely")?;

@@ -78,9 +78,9 @@ fn rules_of_the_bridge_and_of_a_port() -> Result<()> {
     let host = Host::new()?;
     host.blocked(
         "add table bridge f; add chain bridge f in { type filter hook input priority 0; }; \
-         add rule bridge f in ibrname br0 udp dport 67 drop",
+         add rule bridge f in iifname guest0 udp dport 67 drop",
         "certain",
-        &["bridge f in: ibrname br0 udp dport 67 drop"],
+        &["bridge f in: iifname guest0 udp dport 67 drop"],
     )?;
     host.blocked(
         "add table netdev f; \

@@ -39,7 +39,10 @@ fn a_mapping_that_leads_nowhere_and_a_switch_that_does_nothing() -> Result<()> {
     let look = |next: &str| {
         let doctor = fixer(&["doctor", "--json", "-i", "br0"])?;
         let mut command = program("sh", &["-c", PREPARE, "sh"]);
-        command.arg(doctor.get_program()).args(doctor.get_args()).env("NEXT", next);
+        // The descriptor that it is started through is this process's.
+        let own = format!("/proc/{}", std::process::id());
+        let path = doctor.get_program().to_string_lossy().replace("/proc/self", &own);
+        command.arg(path).args(doctor.get_args()).env("NEXT", next);
         Diagnosis::read(&Running::start_as(&host.scene.host, command, private)?.end()?)
     };
     let diagnosis = look("2")?;

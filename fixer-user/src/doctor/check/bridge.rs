@@ -54,8 +54,7 @@ pub fn forward_delay(facts: &Facts) -> Vec<Finding> {
             found.push(
                 finding
                     .means(format!(
-                        "a guest that starts hears nothing for {silence} s; iPXE gives up after 15 \
-                         s and PXE ROMs hardly later"
+                        "a guest that starts hears nothing for {silence} s, and iPXE gives up after 15"
                     ))
                     .remedy(format!(
                         "{}ip link set {name} type bridge forward_delay 200 (2 s; or stp_state 0 \
@@ -214,8 +213,7 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
                 Finding::new(Likelihood::Possible, &place, headline)
                     .seen(format!("{} mtu {}; {}", bridge.name, bridge.mtu, list.join(", ")))
                     .means(
-                        "longer frames are dropped there without a word: a lease may come, and the \
-                         boot file stops half-way",
+                        "longer frames are dropped: a lease may come, and the boot file stops half-way",
                     )
                     .remedy(format!(
                         "{}ip link set {} mtu {}",

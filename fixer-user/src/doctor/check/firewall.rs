@@ -1,6 +1,6 @@
 //! Whether a firewall, or a setting that acts like one, drops DHCP.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use crate::{
     doctor::{
@@ -199,7 +199,7 @@ fn open(network: &Network, interface: &Interface, way: &Way<'_>, stop: &Stop) ->
 /// A strict reverse path filter, where the way back leads elsewhere. The first request has no address
 /// and is let through; a renewal is not.
 pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
-    let mut found = Vec::new();
+    let (mut found, mut told) = (Vec::new(), BTreeSet::new());
     for serving in &facts.serving {
         let Some((network, interface)) = facts.origin(serving) else { continue };
         let setting = |name: &str| network.setting(&format!("ipv4/conf/{name}/rp_filter"));
@@ -211,6 +211,9 @@ pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
                 })
         });
         let Some(rival) = rival.filter(|_| strictest == Some(1)) else { continue };
+        if !told.insert((serving.network, serving.ifindex)) {
+            continue;
+        }
         let place = network.place(&interface.name);
         let name = &interface.name;
         found.push(

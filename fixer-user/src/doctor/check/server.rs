@@ -115,8 +115,7 @@ pub fn many(facts: &Facts) -> Vec<Finding> {
             )
             .seen(names.join(", "))
             .means(
-                "a client takes the first offer, and the other server may refuse what this one \
-                 gave; an old one may also hold the addresses",
+                "a client takes the first offer, and the other server may refuse what this one gave",
             );
             found.push(finding.remedy(end(&programs)));
         }
@@ -138,16 +137,19 @@ pub fn left_over(facts: &Facts) -> Vec<Finding> {
     let mut told = BTreeSet::new();
     for server in &facts.census.servers {
         let Some(process) = &server.process else { continue };
+        // Elsewhere it disturbs nobody who is asked about.
+        let likelihood = match facts.knows(server.netns) {
+            true => Likelihood::Possible,
+            false if facts.is_asked => continue,
+            false => Likelihood::Note,
+        };
         let Some(gone) = lost(facts, server).filter(|_| told.insert(process.pid)) else { continue };
+        let headline = format!("{} is left over", process.label());
         found.push(
-            Finding::new(
-                Likelihood::Possible,
-                "",
-                format!("{} is left over", process.label()),
-            )
-            .seen(format!("it holds UDP port 67 for {gone}"))
-            .means("it may keep the port, the address and the lease file from the server that runs now")
-            .remedy(format!("kill {}", process.pid)),
+            Finding::new(likelihood, "", headline)
+                .seen(format!("it holds UDP port 67 for {gone}"))
+                .means("it may keep the port, the address and the lease file from today's server")
+                .remedy(format!("kill {}", process.pid)),
         );
     }
     found

@@ -44,6 +44,14 @@ struct Hook {
     device: Option<String>,
 }
 
+impl Chain {
+    /// Whether it is in one of the tables that the new iptables keeps in nftables.
+    fn is_of_iptables(&self) -> bool {
+        const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
+        self.family == "ip" && TABLES.contains(&self.table.as_str())
+    }
+}
+
 impl Ruleset {
     /// Reads the rules of a namespace. `None`: neither nftables nor iptables is installed, so nobody
     /// can have made any. It makes no table and loads none.
@@ -53,6 +61,12 @@ impl Ruleset {
         if let Some(listing) = program::ask(netns, "nft", &["-j", "list", "ruleset"]) {
             nft::read(&listing?, &mut ruleset)?;
             is_known = true;
+            if ruleset.hides_matches()
+                && let Some(listing) = program::ask(netns, "iptables-nft-save", &[])
+            {
+                ruleset.chains.retain(|chain| !chain.is_of_iptables());
+                legacy::read(&listing?, false, &mut ruleset);
+            }
         } else if let Some(listing) = program::ask(netns, "iptables-nft-save", &[]) {
             legacy::read(&listing?, false, &mut ruleset);
             is_known = true;
@@ -69,6 +83,15 @@ impl Ruleset {
             }
         }
         Ok(is_known.then_some(ruleset))
+    }
+
+    /// Whether nft names matches of iptables without saying what they match.
+    fn hides_matches(&self) -> bool {
+        let is_match = |statement: &Value| {
+            statement.get("xt").is_some_and(|match_or_target| match_or_target["type"] != "target")
+        };
+        let rules = self.chains.iter().filter(|chain| chain.is_of_iptables());
+        rules.flat_map(|chain| &chain.rules).flatten().any(is_match)
     }
 
     /// Walks a packet through all chains of a hook, of these families.
