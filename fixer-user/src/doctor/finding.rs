@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Likelihood {
-    /// It is: nothing works until this is mended.
+    /// It was seen to happen, or nothing works until this is mended.
     Certain,
     /// It is for many guests, or most of the time.
     Likely,

@@ -5,7 +5,7 @@ use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
 use super::{Finding, Likelihood, Report, Unseen};
-use crate::metrics::kernel;
+use crate::{event::printable, metrics::kernel};
 
 /// How wide text may be, in columns.
 const WIDTH: usize = 100;
@@ -62,7 +62,8 @@ fn print_problem(number: usize, finding: &Finding) {
         Likelihood::Likely => AnsiColor::Yellow.on_default().bold(),
         _ => Style::new().bold(),
     };
-    let (headline, likelihood) = (&finding.headline, finding.likelihood.name());
+    let (headline, likelihood) =
+        (printable(finding.headline.as_bytes()), finding.likelihood.name());
     println!("{style}{number}. {headline}{style:#} ({likelihood})");
     let (seen, means) = ([finding.seen.join("; ")], std::slice::from_ref(&finding.means));
     for (label, lines) in LABELS.iter().zip([&seen[..], means, &finding.remedy]) {
@@ -103,8 +104,10 @@ fn words(report: &Report) -> Vec<&'static str> {
     report.fine.iter().copied().filter(|word| !word.is_empty()).collect()
 }
 
-/// Prints a line that is broken between words, further lines under its first word.
+/// Prints a line that is broken between words, further lines under its first word. The names in it
+/// may be what anybody gave to a process or an interface.
 fn print_wrapped(start: &str, text: &str) {
+    let text = printable(text.as_bytes());
     let mut line = start.to_owned();
     let mut is_empty = true;
     for word in text.split(' ') {

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Result, ensure};
 use fixer_tests::command::{Running, fixer, output};
-use fixer_user::lab::{link, scene::BRIDGE};
+use fixer_user::{
+    lab::{link, scene::BRIDGE},
+    net::netns::NetNs,
+};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -115,6 +118,13 @@ fn what_is_not_there_is_a_mistake() -> Result<()> {
         contains(&ended.stderr.join("\n"), &[words])?;
     }
     Ok(())
+}
+
+#[test]
+fn a_host_without_bridges_is_told_so() -> Result<()> {
+    let netns = NetNs::scratch("bare")?;
+    let ended = Running::start(&netns, fixer(&["doctor"])?)?.end()?.ok()?;
+    contains(&ended.stdout.join("\n"), &["No problem found: there is no bridge here"])
 }
 
 /// No kernel of ours has vhost-net: a file of its name, held open by a program with the arguments of

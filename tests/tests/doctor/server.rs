@@ -1,10 +1,13 @@
 //! Who serves, and who should not.
 
+use std::net::UdpSocket;
+
 use anyhow::{Result, ensure};
 use fixer_tests::command::{Running, interfaces};
 use fixer_user::{
     lab::{
         link,
+        packet::PacketSocket,
         scene::{BRIDGE, Scene},
     },
     net::netns::NetNs,
@@ -56,6 +59,16 @@ fn a_server_whose_interface_is_gone() -> Result<()> {
     link::delete(&host.scene.host, "old0")?;
     let finding = host.diagnosis()?.names("leftover", "possible")?;
     contains(&finding, &["is left over", &format!("kill {}", left.pid())])
+}
+
+/// dhcpd and Kea answer through a packet socket, and compute the sums themselves.
+#[test]
+fn a_server_that_writes_whole_frames_leaves_no_sum_unfinished() -> Result<()> {
+    let scene = scene()?;
+    let _udp = scene.host.run(|| UdpSocket::bind("0.0.0.0:67"))??;
+    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("checksum", "likely")?;
+    let _packets = PacketSocket::open(&scene.host, BRIDGE)?;
+    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.is_healthy()
 }
 
 /// A server in a namespace of its own, as OpenStack has it, behind a port of the bridge.

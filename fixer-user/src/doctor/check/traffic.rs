@@ -16,10 +16,8 @@ pub(super) fn place(facts: &Facts, (network, ifindex): (usize, u32)) -> Option<S
 
 /// The bridges that were listened at.
 fn bridges(facts: &Facts) -> Vec<(usize, u32)> {
-    let each = |(at, network): (usize, &super::super::network::Network)| {
-        network.selected.iter().map(|ifindex| (at, *ifindex)).collect::<Vec<_>>()
-    };
-    facts.selected().flat_map(each).collect()
+    let networks = facts.selected();
+    networks.flat_map(|(at, network)| network.selected.iter().map(move |it| (at, *it))).collect()
 }
 
 /// Replies with bad sums.
