@@ -11,7 +11,7 @@ use super::netns::NetNs;
 const PROMISES: [&str; 2] = ["tx-checksum-ip-generic", "tx-checksum-ipv4"];
 
 /// Whether each interface of a namespace has one of them active, by its name. Needs no privilege, and
-/// Linux 5.6.
+/// Linux 5.8.
 pub fn promises(netns: &NetNs) -> io::Result<BTreeMap<String, bool>> {
     netns.run(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;

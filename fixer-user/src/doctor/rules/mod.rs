@@ -3,6 +3,7 @@
 mod legacy;
 mod nft;
 mod walk;
+mod words;
 
 use std::io;
 

@@ -7,7 +7,7 @@ use std::{cmp::Ordering, net::Ipv4Addr};
 
 use serde_json::Value;
 
-use super::{Chain, Ruleset};
+use super::{Chain, Ruleset, words::describe};
 
 /// A UDP datagram over IPv4, the first of its kind, as firewalls see it.
 #[derive(Clone, Copy, Debug)]
@@ -398,32 +398,4 @@ fn in_prefix(known: &Value, prefix: &Value) -> Truth {
 
 fn address(value: &Value) -> Option<Ipv4Addr> {
     value.as_str()?.parse().ok()
-}
-
-/// A rule in words close to those of `nft list ruleset`.
-fn describe(rule: &[Value]) -> String {
-    let words: Vec<_> = rule.iter().filter_map(describe_statement).collect();
-    words.join(" ")
-}
-
-fn describe_statement(statement: &Value) -> Option<String> {
-    let (kind, value) = statement.as_object()?.iter().next()?;
-    Some(match kind.as_str() {
-        "match" => {
-            let left = &value["left"];
-            let left = match (left["meta"]["key"].as_str(), left["payload"]["field"].as_str()) {
-                (Some(key), _) => key.to_owned(),
-                (_, Some(field)) => {
-                    format!("{} {field}", left["payload"]["protocol"].as_str().unwrap_or("?"))
-                }
-                _ => left.to_string(),
-            };
-            let operator = if value["op"] == "!=" { "!= " } else { "" };
-            format!("{left} {operator}{}", value["right"].to_string().replace('"', ""))
-        }
-        "counter" => return None,
-        "jump" | "goto" => format!("{kind} {}", value["target"].as_str().unwrap_or("?")),
-        "vmap" => format!("vmap {}", value["data"].to_string().replace('"', "")),
-        kind => kind.to_owned(),
-    })
 }
