@@ -13,6 +13,7 @@ use super::{
     switches::Switches,
 };
 use crate::{
+    bpf::attach::Wish,
     cli::Select,
     cmd::checks::{every_name_will_do, namespaces},
     net::{
@@ -20,6 +21,7 @@ use crate::{
         links,
         netns::{NetNs, Spec},
     },
+    proof::{Proof, prove},
 };
 
 /// What there is on this host.
@@ -34,6 +36,8 @@ pub struct Facts {
     pub serving: Vec<Serving>,
     /// Open vSwitch, if it is here.
     pub switches: Option<Switches>,
+    /// Whether the fix holds on this kernel, if it could be tried.
+    pub proof: Option<Proof>,
     /// What passed while we listened.
     pub heard: Option<Heard>,
     /// What could not be read.
@@ -98,8 +102,15 @@ impl Facts {
             unseen.push(Unseen { source: Source::Switches, what });
             None
         });
+        let proof = prove(Wish::Auto)
+            .map_err(|error| {
+                let what = format!("whether fixer works on this kernel: {error}");
+                unseen.push(Unseen { source: Source::Kernel, what });
+            })
+            .ok();
         let serving = Vec::new();
-        let mut facts = Self { networks, is_asked, census, serving, switches, heard: None, unseen };
+        let mut facts =
+            Self { networks, is_asked, census, serving, switches, proof, heard: None, unseen };
         facts.visit_servers();
         Ok(facts)
     }

@@ -48,7 +48,6 @@ impl Report {
 /// Looks at the host, and listens for so long if asked to.
 pub fn examine(select: &Select, listen: Option<Duration>) -> Result<Report> {
     let mut facts = Facts::gather(select)?;
-    let proof = check::kernel::prove(&mut facts.unseen);
     if let Some(span) = listen {
         heard::listen(&mut facts, span);
     }
@@ -64,7 +63,6 @@ pub fn examine(select: &Select, listen: Option<Duration>) -> Result<Report> {
         }
         findings.extend(found);
     }
-    findings.extend(proof);
     // Checks of equal likelihood stay in the order of the table.
     findings.sort_by_key(|finding| finding.likelihood);
     let places = facts.selected().flat_map(|(_, network)| {

@@ -5,7 +5,7 @@ mod bridge;
 mod checksum;
 mod firewall;
 mod guests;
-pub mod kernel;
+mod kernel;
 mod server;
 mod switch;
 mod traffic;
@@ -42,7 +42,7 @@ const fn heard(name: &'static str, fine: &'static str, find: fn(&Facts) -> Vec<F
     Check { name, fine, needs: &[Source::Traffic], listens: true, find }
 }
 
-use Source::{Filters, Firewall, Fixers, Links, Offload, Processes, Switches};
+use Source::{Filters, Firewall, Fixers, Kernel, Links, Offload, Processes, Switches};
 
 /// Every check, the likelier causes first.
 pub const CHECKS: &[Check] = &[
@@ -69,6 +69,7 @@ pub const CHECKS: &[Check] = &[
     heard("tftp", "files served", boot::files),
     row("rp-filter", "rp_filter", &[Links], firewall::reverse_path),
     row("mtu", "MTUs", &[Links], bridge::mtu),
+    row("kernel", "this kernel", &[Kernel], kernel::fails),
     row("rule", "", &[Links], checksum::no_rule_possible),
     row("vhost", "", &[Processes], guests::vhost),
     row("vxlan", "", &[Links], guests::vxlan),
