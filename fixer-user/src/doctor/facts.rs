@@ -83,19 +83,6 @@ impl Facts {
             unseen.push(Unseen { source: Source::Processes, what });
             Census::default()
         });
-        // Who may look into every process finds a few that are shut to everybody.
-        let is_privileged = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE);
-        let is_orphan = |server: &Server| server.process.is_none();
-        if census.hidden > 0
-            && (!is_privileged.unwrap_or(false) || census.servers.iter().any(is_orphan))
-        {
-            let what = format!(
-                "the sockets of {} other users' processes, so who serves DHCP and which guests use \
-                 vhost-net: Permission denied; run as root",
-                census.hidden
-            );
-            unseen.push(Unseen { source: Source::Processes, what });
-        }
         let switches = NetNs::current().ok().and_then(|netns| Switches::read(&netns)).transpose();
         let switches = switches.unwrap_or_else(|error| {
             let what = format!("Open vSwitch: {error}; run as root");
@@ -112,7 +99,25 @@ impl Facts {
         let mut facts =
             Self { networks, is_asked, census, serving, switches, proof, heard: None, unseen };
         facts.visit_servers();
+        facts.tell_hidden();
         Ok(facts)
+    }
+
+    /// Says that processes were hidden, if that may have hidden a server or a guest. Who may look into
+    /// every process finds a few that are shut to everybody.
+    fn tell_hidden(&mut self) {
+        let hidden = self.census.hidden;
+        let is_privileged = caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_PTRACE);
+        let is_orphan =
+            |serving: &Serving| self.server(serving).is_some_and(|it| it.process.is_none());
+        let matters = !is_privileged.unwrap_or(false) || self.serving.iter().any(is_orphan);
+        if hidden > 0 && matters {
+            let what = format!(
+                "the sockets of {hidden} other users' processes, so who serves DHCP and which guests \
+                 use vhost-net: Permission denied; run as root"
+            );
+            self.unseen.push(Unseen { source: Source::Processes, what });
+        }
     }
 
     /// Whether something could not be read from one of these.

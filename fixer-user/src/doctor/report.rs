@@ -84,10 +84,12 @@ fn note(finding: &Finding) -> String {
 }
 
 fn summary(report: &Report) -> String {
-    let places = match &report.places[..] {
-        [] => "there is no bridge here".to_owned(),
-        places => format!("looked at {}", places.join(", ")),
-    };
+    if report.places.is_empty() {
+        return "There is no bridge here to look at: name an interface with -i, or a network \
+                namespace with --netns."
+            .to_owned();
+    }
+    let places = format!("looked at {}", report.places.join(", "));
     let fine = match &words(report)[..] {
         [] => String::new(),
         fine => format!("; fine: {}", fine.join(", ")),
