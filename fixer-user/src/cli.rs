@@ -70,9 +70,11 @@ Examples:
   fixer run --auto --events none fix replies on every bridge, also on those that appear later
   fixer attach -i virbr0         fix replies from now on, without a process
   fixer watch                    show what is fixed by `attach` or another `run`
+  fixer doctor                   why does a guest get no lease?
   fixer demo                     see the fault and the cure, in scratch namespaces
 
-Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the self-test found a problem.";
+Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the doctor or the self-test
+found a problem.";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -90,6 +92,8 @@ pub enum Verb {
     /// Hand out the events of pinned maps to watchers, on the socket that is standard input
     #[command(hide = true)]
     ServeEvents(ServeEvents),
+    /// Why does a guest get no lease, or not boot? Looks, and changes nothing
+    Doctor(Doctor),
     /// Prove on this kernel, in a scratch network namespace, that the fix works
     Selftest(Selftest),
     /// A bridge, dnsmasq and a strict client in scratch namespaces: no lease, fixer on, lease
@@ -295,6 +299,32 @@ pub struct ServeEvents {
     /// The id of the map that counts lost events
     pub lost: u32,
 }
+
+/// Arguments of `fixer doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub struct Doctor {
+    /// Which interfaces; without any, every bridge.
+    #[command(flatten)]
+    pub select: Select,
+    /// Also watch what passes for so long
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    pub listen: Option<u64>,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+It reads what the kernel and the processes tell, asks nft, iptables and ovs-vsctl where they are
+installed, and tries the fix in a scratch network namespace. Without root it says what it could not
+see.
+
+Examples:
+  fixer doctor
+  fixer doctor -i virbr0 --listen 30   start the guest meanwhile
+
+Exit status: 0 nothing found, 1 it could not look, 2 wrong usage, 3 it found a problem.";
 
 /// Arguments of `fixer selftest`.
 #[derive(Debug, Args)]

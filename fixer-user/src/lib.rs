@@ -5,12 +5,14 @@
 //! show them as [`event`]s; an [`exchange`] is what the events of a client and its servers make
 //! together, and a [`share`] hands the same samples to others; [`metrics`] exports the counters;
 //! [`cmd`] has one file for each verb.
-//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
+//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play; the [`doctor`] only
+//! looks.
 
 pub mod bpf;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod doctor;
 pub mod event;
 pub mod exchange;
 pub mod hurry;

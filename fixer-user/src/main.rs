@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use fixer_user::{
     cli::{Cli, Verb},
-    cmd::{attach, demo, detach, run, selftest, serve_events, status, watch},
+    cmd::{attach, demo, detach, doctor, run, selftest, serve_events, status, watch},
     net::netlink,
     say::say,
 };
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Verb::Status(args) => status::run(args),
         Verb::Watch(args) => watch::run(args),
         Verb::ServeEvents(args) => serve_events::run(args),
+        Verb::Doctor(args) => doctor::run(args),
         Verb::Selftest(args) => selftest::run(args),
         Verb::Demo(args) => demo::run(args),
     };

@@ -82,7 +82,7 @@ const PACKAGES: &[Package] = &[
     Package {
         debian: "iproute2",
         purpose: "tc and ip, to see what fixer left behind in the kernel",
-        needs: &[Need::Tests, Need::Bench],
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::Program("tc"),
         elsewhere: Some(Names {
             dnf: "iproute-tc",
@@ -109,6 +109,20 @@ const PACKAGES: &[Package] = &[
             pacman: "iptables",
             apk: "iptables",
         }),
+    },
+    Package {
+        debian: "nftables",
+        purpose: "firewall rules for the doctor to find",
+        needs: &[Need::Tests],
+        proof: Proof::Program("nft"),
+        elsewhere: Names::same("nftables"),
+    },
+    Package {
+        debian: "openvswitch-switch",
+        purpose: "Open vSwitch, whose mappings the doctor reads",
+        needs: &[Need::Tests],
+        proof: Proof::Program("ovs-vsctl"),
+        elsewhere: Names::same("openvswitch"),
     },
     Package {
         debian: "iperf3",

@@ -211,6 +211,20 @@ fn holder(
     }
 }
 
+/// How a program of ours is attached to a hook of an interface of the calling thread's namespace, if
+/// one is. Fails where that cannot be seen.
+pub fn attached(interface: &str, hook: Hook) -> io::Result<Option<Mode>> {
+    match SchedClassifier::query_tcx(interface, attach_type(hook)) {
+        Ok((_, programs)) if programs.iter().any(is_ours) => return Ok(Some(Mode::Tcx)),
+        Ok(_) => {}
+        Err(error) if lacks_tcx(&error) => {}
+        Err(error) => return Err(io::Error::other(error)),
+    }
+    let filters = filter::filters(if_nametoindex(interface)?, hook)?;
+    let is_ours = |filter: &Filter| OURS.contains(&filter.name.as_str());
+    Ok(filters.iter().any(is_ours).then_some(Mode::Clsact))
+}
+
 /// The programs at a hook, by tcx. They are asked for by a name, and one by one by their ids: if one of
 /// these has changed meanwhile, it is asked again.
 fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<Vec<ProgramInfo>> {

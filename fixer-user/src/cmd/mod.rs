@@ -4,6 +4,7 @@ pub mod attach;
 pub mod checks;
 pub mod demo;
 pub mod detach;
+pub mod doctor;
 pub mod run;
 pub mod selftest;
 pub mod serve_events;

@@ -46,6 +46,15 @@ pub struct Received {
     pub tag: Option<(u16, u16)>,
 }
 
+/// Which way a frame passes an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// It comes in.
+    In,
+    /// It leaves.
+    Out,
+}
+
 impl Received {
     /// The frame as it is on a wire, with its tag inside.
     pub fn on_wire(&self) -> Vec<u8> {
@@ -146,10 +155,56 @@ impl PacketSocket {
             if !self.readable(left)? {
                 return Ok(None);
             }
-            if let Some(received) = self.take()?.filter(&wanted) {
+            if let Some((received, Direction::In)) = self.take()?
+                && wanted(&received)
+            {
                 return Ok(Some(received));
             }
         }
+    }
+
+    /// The next frame in either direction, or `None` when `patience` is over.
+    pub fn overhear(&self, patience: Duration) -> io::Result<Option<(Received, Direction)>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.readable(left)? {
+                return Ok(None);
+            }
+            if let Some(heard) = self.take()? {
+                return Ok(Some(heard));
+            }
+        }
+    }
+
+    /// Hears from now on only UDP over IPv4, of each frame so many bytes at most.
+    pub fn only_udp(&self, bytes: u32) -> io::Result<()> {
+        let statement =
+            |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
+        let load = |width: u32, at: u32| statement(libc::BPF_LD | width | libc::BPF_ABS, 0, at);
+        let unless = |value: u32, skip: u8| {
+            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, value)
+        };
+        let mut filter = [
+            load(libc::BPF_H, 12),
+            unless(libc::ETH_P_IP as u32, 3),
+            load(libc::BPF_B, 23),
+            unless(libc::IPPROTO_UDP as u32, 1),
+            statement(libc::BPF_RET | libc::BPF_K, 0, bytes),
+            statement(libc::BPF_RET | libc::BPF_K, 0, 0),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program points to as many live instructions as it says.
+        check(unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of_val(&program) as u32,
+            )
+        } as isize)
+        .map(drop)
     }
 
     fn readable(&self, patience: Duration) -> io::Result<bool> {
@@ -162,8 +217,8 @@ impl PacketSocket {
         }
     }
 
-    /// Takes one frame; `None` if it is one that leaves, or if there is none after all.
-    fn take(&self) -> io::Result<Option<Received>> {
+    /// Takes one frame; `None` if there is none after all.
+    fn take(&self) -> io::Result<Option<(Received, Direction)>> {
         let mut bytes = vec![0; VNET_HEADER + LONGEST];
         let mut control = [0u64; 16];
         let mut from = MaybeUninit::<libc::sockaddr_ll>::zeroed();
@@ -185,9 +240,13 @@ impl PacketSocket {
         };
         // SAFETY: it was zeroed, which is a valid address, and the kernel wrote one into it.
         let from = unsafe { from.assume_init() };
-        if from.sll_pkttype == libc::PACKET_OUTGOING || taken < VNET_HEADER {
+        if taken < VNET_HEADER {
             return Ok(None);
         }
+        let direction = match from.sll_pkttype {
+            libc::PACKET_OUTGOING => Direction::Out,
+            _ => Direction::In,
+        };
         bytes.truncate(taken);
         bytes.drain(..VNET_HEADER);
         let (mut partial, mut tag) = (false, None);
@@ -197,7 +256,7 @@ impl PacketSocket {
             tag = (auxdata.tp_status & libc::TP_STATUS_VLAN_VALID != 0)
                 .then_some((auxdata.tp_vlan_tpid, auxdata.tp_vlan_tci));
         }
-        Ok(Some(Received { bytes, partial, tag }))
+        Ok(Some((Received { bytes, partial, tag }, direction)))
     }
 }
 

@@ -3,9 +3,12 @@
 
 pub mod claim;
 pub mod filter;
+pub mod inspect;
 pub mod lifetime;
 pub mod links;
 pub mod netlink;
 pub mod netns;
+pub mod offload;
 pub mod select;
+pub mod summing;
 pub mod turn;

@@ -35,18 +35,27 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "table over veth", command: "table_over_veth --test-threads=1" },
     Check { name: "receivers", command: "receivers --test-threads=1" },
     Check { name: "VLAN devices", command: "vlan_devices --test-threads=1" },
+    Check { name: "doctor", command: "doctor_on_debian --test-threads=1" },
     Check { name: "traffic", command: "traffic --test-threads=1" },
 ];
 
 /// The suites of fixer-tests that look into a kernel.
-const SUITES: &[&str] =
-    &["load", "table_in_kernel", "table_over_veth", "receivers", "vlan_devices", "traffic"];
+const SUITES: &[&str] = &[
+    "load",
+    "table_in_kernel",
+    "table_over_veth",
+    "receivers",
+    "vlan_devices",
+    "doctor_on_debian",
+    "traffic",
+];
 
 /// The programs that they and the start of the system need.
-const PROGRAMS: &[&str] = &["busybox", "ethtool"];
+const PROGRAMS: &[&str] = &["busybox", "ethtool", "ip", "bridge", "tc"];
 
 /// The modules that they need, where these are not part of the kernel.
-const MODULES: &[&str] = &["veth", "bridge", "tun", "8021q", "sch_ingress", "cls_bpf"];
+const MODULES: &[&str] =
+    &["veth", "bridge", "tun", "8021q", "sch_ingress", "cls_bpf", "sch_htb", "cls_u32", "act_csum"];
 
 /// Where file systems are mounted, at the start or by a sandbox of the suites.
 const MOUNT_POINTS: &[&str] = &["dev", "proc", "run", "sys", "tmp", "var"];

@@ -1,0 +1,24 @@
+//! `fixer doctor`: why does a guest get no lease, or not boot?
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::Outcome;
+use crate::{cli, doctor, say::say, signals::end_with_the_reader};
+
+/// Looks at the host, and prints what was found.
+pub fn run(args: &cli::Doctor) -> Result<Outcome> {
+    end_with_the_reader()?;
+    let listen = args.listen.map(Duration::from_secs);
+    if let Some(seconds) = args.listen {
+        say(format_args!("listening for {seconds} s: start the guest now"));
+    }
+    let report = doctor::examine(&args.select, listen)?;
+    if args.json {
+        println!("{}", doctor::to_json(&report)?);
+    } else {
+        doctor::print(&report);
+    }
+    Ok(if report.has_problem() { Outcome::Problem } else { Outcome::Done })
+}

@@ -1,0 +1,163 @@
+//! Whether the checksums of replies stay partial on their way to guests.
+
+use std::{fs, path::Path};
+
+use fixer_common::abi::Hook;
+
+use crate::{
+    doctor::{
+        facts::{Facts, Serving},
+        finding::{Finding, Likelihood, Source},
+        network::Network,
+        program,
+    },
+    metrics::kernel,
+    net::inspect::Interface,
+};
+
+/// What has to be seen before it can be said that nobody finishes sums.
+const MENDERS: &[Source] = &[Source::Filters, Source::Fixers, Source::Firewall];
+
+/// The rule that others use.
+const RULE: &str =
+    "iptables -t mangle -A POSTROUTING -p udp --dport 68 -j CHECKSUM --checksum-fill";
+
+/// Replies whose sums nobody finishes. What was heard is surer, and told by its own check.
+pub fn partial(facts: &Facts) -> Vec<Finding> {
+    let mut found: Vec<Finding> = Vec::new();
+    for serving in &facts.serving {
+        let was_heard = facts.heard.as_ref().is_some_and(|heard| {
+            heard.sums.iter().any(|sums| sums.at == serving.serves && sums.replies > 0)
+        });
+        if was_heard {
+            continue;
+        }
+        let Some(finding) = expected(facts, serving) else { continue };
+        if !found.iter().any(|other| other.place == finding.place) {
+            found.push(finding);
+        }
+    }
+    found
+}
+
+fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
+    let (origin, interface) = facts.origin(serving)?;
+    let server = facts.server(serving)?;
+    let bridge = facts.networks.get(serving.serves.0)?;
+    let promises = |network: &Network, interface: &Interface| {
+        network.promises.as_ref()?.get(&interface.name).copied()
+    };
+    if server.has_packet_socket || promises(origin, interface) != Some(true) {
+        return None;
+    }
+    let ports: Vec<_> =
+        bridge.ports(serving.serves.1).filter(|port| Some(port.ifindex) != serving.port).collect();
+    let believing: Vec<_> =
+        ports.iter().filter(|port| promises(bridge, port) != Some(false)).collect();
+    let is_mended = |port: &Interface| mends_here(bridge, port);
+    if (!ports.is_empty() && believing.iter().all(|port| is_mended(port)))
+        || mends_here(origin, interface)
+        || serving.port.is_some_and(|port| bridge.has_fixer(port, Hook::Ingress))
+        || origin.reply_out(interface).is_some_and(|[_, last]| last.summed)
+    {
+        return None;
+    }
+    let place = origin.place(&interface.name);
+    let is_sure = !ports.is_empty() && !facts.misses(MENDERS);
+    let likelihood = if is_sure { Likelihood::Likely } else { Likelihood::Possible };
+    let headline = format!("replies that leave {place} have unfinished UDP checksums");
+    let mut finding = Finding::new(likelihood, &place, headline).seen(format!(
+        "{}; {} promises checksums (tx-checksumming on)",
+        facts.label(serving),
+        interface.name
+    ));
+    finding = finding.seen(match facts.misses(MENDERS) {
+        true => "whether a CHECKSUM rule, a tc filter or fixer finishes them could not be seen",
+        false => "no CHECKSUM rule, no tc filter with action csum, no fixer",
+    });
+    if !believing.is_empty() {
+        let names: Vec<_> = believing.iter().take(8).map(|port| port.name.as_str()).collect();
+        finding = finding.seen(format!("ports that pass them on so: {}", names.join(", ")));
+    }
+    Some(
+        finding
+            .means("guests that verify checksums drop every offer: \"bad udp cksum\" in their logs")
+            .remedy(format!("fixer attach -i {}{}", interface.name, origin.option())),
+    )
+}
+
+/// Whether something finishes sums on the way out of an interface.
+fn mends_here(network: &Network, interface: &Interface) -> bool {
+    network.has_fixer(interface.ifindex, Hook::Egress)
+        || network.summing.contains(&interface.ifindex)
+}
+
+/// Where sums are partial, whether the rule that others use could be had.
+pub fn no_rule_possible(facts: &Facts) -> Vec<Finding> {
+    let was_heard = |facts: &Facts| {
+        facts.heard.iter().flat_map(|heard| &heard.sums).any(|sums| sums.partial > 0)
+    };
+    let needs_it = !partial(facts).is_empty() || was_heard(facts);
+    let Some(network) = facts.networks.first().filter(|_| needs_it) else { return Vec::new() };
+    let version = program::ask(&network.netns, "iptables", &["--version"]);
+    let reason = match version.as_ref().map(|said| said.as_deref().map(version_of)) {
+        None => Some("there is no iptables here, and nftables has no such statement".to_owned()),
+        Some(Ok(Some(version))) if version < [1, 4, 10] => {
+            let [major, minor, patch] = version;
+            Some(format!("iptables {major}.{minor}.{patch} is older than 1.4.10"))
+        }
+        _ if !has_extension() => Some("iptables has no libxt_CHECKSUM.so".to_owned()),
+        _ if !has_module() => Some(format!("Linux {} has no module xt_CHECKSUM", kernel())),
+        _ => None,
+    };
+    let finding = |reason: String| {
+        Finding::new(Likelihood::Note, "", "a CHECKSUM rule is not possible here")
+            .seen(reason)
+            .means(format!("this cannot be used: {RULE}"))
+    };
+    reason.map(finding).into_iter().collect()
+}
+
+/// The version in `iptables v1.8.9 (nf_tables)`.
+fn version_of(said: &str) -> Option<[u32; 3]> {
+    let word = said.split_whitespace().find_map(|word| word.strip_prefix('v'))?;
+    let mut numbers = word.split('.').map(|part| part.parse().unwrap_or(0));
+    Some([numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)])
+}
+
+/// Whether iptables can be told of the target.
+fn has_extension() -> bool {
+    const ROOTS: [&str; 4] = ["/usr/lib", "/usr/lib64", "/lib", "/usr/local/lib"];
+    let places = ROOTS.iter().flat_map(|root| {
+        let architectures = fs::read_dir(root).into_iter().flatten().flatten();
+        let below = architectures.map(|entry| entry.path());
+        below.chain([Path::new(root).to_owned()])
+    });
+    places.map(|place| place.join("xtables/libxt_CHECKSUM.so")).any(|file| file.exists())
+}
+
+/// Whether the kernel has the target, as far as can be told: without a list of its modules it may be
+/// built in.
+fn has_module() -> bool {
+    let directory = Path::new("/lib/modules").join(kernel());
+    let lists = ["modules.dep", "modules.builtin"];
+    let lists: Vec<_> =
+        lists.iter().filter_map(|list| fs::read_to_string(directory.join(list)).ok()).collect();
+    lists.is_empty()
+        || lists.iter().any(|list| list.contains("/xt_CHECKSUM.ko"))
+        || Path::new("/sys/module/xt_CHECKSUM").exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn iptables_tells_its_version() {
+        assert_eq!(version_of("iptables v1.8.9 (nf_tables)\n"), Some([1, 8, 9]));
+        assert_eq!(version_of("iptables v1.4.7"), Some([1, 4, 7]));
+        assert_eq!(version_of("iptables v1.4"), Some([1, 4, 0]));
+        assert_eq!(version_of("no such thing"), None);
+        assert!([1, 4, 7] < [1, 4, 10] && [1, 8, 0] > [1, 4, 10]);
+    }
+}

@@ -1,0 +1,297 @@
+//! Who serves DHCP, and which guests' frames skip their hypervisor, as procfs tells it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::Path,
+};
+
+use procfs::{
+    ProcError,
+    process::{FDTarget, Process, all_processes},
+};
+
+/// The port of DHCP servers.
+const DHCP: u16 = 67;
+
+/// A namespace by the inode of its file.
+pub type Inode = u64;
+
+/// A socket that listens where DHCP servers do.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Its process; `None` if that could not be seen.
+    pub process: Option<Program>,
+    /// The namespace that it is in.
+    pub netns: Inode,
+    /// The address that it listens at.
+    pub address: Ipv4Addr,
+    /// The interface that it is bound to, or that its arguments name.
+    pub bound: Bound,
+    /// Whether it has a packet socket: then it writes whole frames and computes their sums itself.
+    pub has_packet_socket: bool,
+}
+
+/// Which interfaces a server serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// All, as far as can be told.
+    All,
+    /// These.
+    Named(Vec<String>),
+    /// One that is gone.
+    Gone,
+}
+
+/// A program that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its process id.
+    pub pid: i32,
+    /// Its name.
+    pub name: String,
+    /// What it was started with, its name first.
+    pub arguments: Vec<String>,
+    /// When it was started, in ticks since the machine was.
+    pub started: u64,
+}
+
+impl Program {
+    /// Its name and process id.
+    pub fn label(&self) -> String {
+        format!("{} (pid {})", self.name, self.pid)
+    }
+}
+
+/// A guest whose frames the kernel's vhost-net takes.
+#[derive(Clone, Debug)]
+pub struct VhostGuest {
+    /// Its hypervisor.
+    pub process: Program,
+    /// The namespace that the hypervisor is in.
+    pub netns: Inode,
+    /// What the hypervisor calls the guest.
+    pub name: Option<String>,
+}
+
+/// What procfs told.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// Everybody who listens at port 67 in any namespace that a process is in.
+    pub servers: Vec<Server>,
+    /// Guests that use vhost-net.
+    pub vhost: Vec<VhostGuest>,
+    /// A process in each namespace.
+    pub namespaces: BTreeMap<Inode, i32>,
+    /// How many processes kept their files to themselves.
+    pub hidden: usize,
+}
+
+/// A process, as far as it showed itself.
+struct Seen {
+    program: Program,
+    netns: Inode,
+    /// Its sockets, by inode, with a descriptor of each.
+    sockets: BTreeMap<u64, i32>,
+    has_vhost: bool,
+}
+
+/// Looks at every process.
+pub fn census() -> io::Result<Census> {
+    let mut census = Census::default();
+    let mut seen = Vec::new();
+    for process in all_processes().map_err(error)?.flatten() {
+        match look(&process) {
+            Ok(process) => seen.push(process),
+            // One that ended meanwhile hides nothing.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => census.hidden += 1,
+            Err(_) => {}
+        }
+    }
+    for process in &seen {
+        census.namespaces.entry(process.netns).or_insert(process.program.pid);
+        if process.has_vhost {
+            let name = guest_name(&process.program.arguments);
+            let (process, netns) = (process.program.clone(), process.netns);
+            census.vhost.push(VhostGuest { process, netns, name });
+        }
+    }
+    if let Ok(own) = fs::metadata("/proc/thread-self/ns/net") {
+        census.namespaces.entry(own.ino()).or_insert_with(|| std::process::id() as i32);
+    }
+    for (netns, pid) in &census.namespaces {
+        census.servers.extend(servers(*netns, *pid, &seen).unwrap_or_default());
+    }
+    Ok(census)
+}
+
+fn look(process: &Process) -> io::Result<Seen> {
+    let pid = process.pid();
+    // Kernel threads have no files, and so do those that have ended but were not waited for.
+    let netns = fs::metadata(format!("/proc/{pid}/ns/net"))?.ino();
+    let (mut sockets, mut has_vhost) = (BTreeMap::new(), false);
+    for file in process.fd().map_err(error)?.flatten() {
+        match file.target {
+            FDTarget::Socket(inode) => drop(sockets.insert(inode, file.fd)),
+            FDTarget::Path(path) => has_vhost |= path == Path::new("/dev/vhost-net"),
+            _ => {}
+        }
+    }
+    let stat = process.stat().map_err(error)?;
+    let arguments = process.cmdline().unwrap_or_default();
+    let program = Program { pid, name: stat.comm, arguments, started: stat.starttime };
+    Ok(Seen { program, netns, sockets, has_vhost })
+}
+
+/// The servers of a namespace, which a process in it shows.
+fn servers(netns: Inode, pid: i32, seen: &[Seen]) -> io::Result<Vec<Server>> {
+    let sockets = Process::new(pid).and_then(|process| process.udp()).map_err(error)?;
+    let packet_sockets = packet_sockets(pid);
+    let mut found: Vec<Server> = Vec::new();
+    for socket in sockets.iter().filter(|socket| socket.local_address.port() == DHCP) {
+        // A relay or client that is connected to a server is none itself.
+        let (IpAddr::V4(address), true) =
+            (socket.local_address.ip(), socket.remote_address.port() == 0)
+        else {
+            continue;
+        };
+        // After a fork many have the socket; the first was there before the others.
+        let holder = seen
+            .iter()
+            .filter(|process| process.sockets.contains_key(&socket.inode))
+            .min_by_key(|process| process.program.started);
+        let bound = holder.map_or(Bound::All, |holder| {
+            let fd = holder.sockets.get(&socket.inode).copied();
+            bound(&holder.program, fd)
+        });
+        found.push(Server {
+            process: holder.map(|holder| holder.program.clone()),
+            netns,
+            address,
+            bound,
+            has_packet_socket: holder.is_some_and(|holder| {
+                holder.sockets.keys().any(|inode| packet_sockets.contains(inode))
+            }),
+        });
+    }
+    Ok(found)
+}
+
+fn error(error: ProcError) -> io::Error {
+    match error {
+        ProcError::PermissionDenied(_) => io::ErrorKind::PermissionDenied.into(),
+        ProcError::NotFound(_) => io::ErrorKind::NotFound.into(),
+        ProcError::Io(error, _) => error,
+        other => io::Error::other(other),
+    }
+}
+
+/// The inodes of a namespace's packet sockets: the last column of the table.
+fn packet_sockets(pid: i32) -> BTreeSet<u64> {
+    let table = fs::read_to_string(format!("/proc/{pid}/net/packet")).unwrap_or_default();
+    table.lines().filter_map(|line| line.split_whitespace().last()?.parse().ok()).collect()
+}
+
+fn bound(program: &Program, fd: Option<i32>) -> Bound {
+    match fd.map(|fd| bound_device(program.pid, fd)) {
+        Some(Ok(Some(device))) => Bound::Named(vec![device]),
+        Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => Bound::Gone,
+        _ => match named_interfaces(&program.arguments, program.pid) {
+            names if names.is_empty() => Bound::All,
+            names => Bound::Named(names),
+        },
+    }
+}
+
+/// The interface that another process's socket is bound to (`SO_BINDTODEVICE`).
+fn bound_device(pid: i32, fd: i32) -> io::Result<Option<String>> {
+    let process = duplicate(libc::SYS_pidfd_open, [pid, 0, 0])?;
+    let socket = duplicate(libc::SYS_pidfd_getfd, [process.as_raw_fd(), fd, 0])?;
+    let mut name = [0u8; libc::IFNAMSIZ];
+    let mut len = name.len() as libc::socklen_t;
+    // SAFETY: the buffer is alive and has the length that is given.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if outcome != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(Some(String::from_utf8_lossy(name).into_owned()).filter(|name| !name.is_empty()))
+}
+
+/// A descriptor from a system call that takes numbers and returns one.
+fn duplicate(call: libc::c_long, [one, two, three]: [i32; 3]) -> io::Result<OwnedFd> {
+    // SAFETY: both calls that are made so take and return numbers only.
+    let fd = unsafe { libc::syscall(call, one, two, three) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The interfaces that dnsmasq's arguments, or the file that they name, say it serves. It often
+/// listens at all of them and passes over what came in elsewhere.
+fn named_interfaces(arguments: &[String], pid: i32) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut words = arguments.iter().peekable();
+    while let Some(word) = words.next() {
+        if let Some(name) = word.strip_prefix("--interface=") {
+            names.push(name.to_owned());
+        } else if word == "--interface" || word == "-i" {
+            names.extend(words.next().cloned());
+        } else if let Some(file) = word.strip_prefix("--conf-file=") {
+            // As the process sees the file: it may live in a container.
+            let file = format!("/proc/{pid}/root{file}");
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let rows = text.lines().filter_map(|line| line.trim().strip_prefix("interface="));
+            names.extend(rows.map(|name| name.trim().to_owned()));
+        }
+    }
+    names.retain(|name| name != "lo");
+    names
+}
+
+/// What QEMU was told to call its guest: `-name guest=web,debug-threads=on` or `-name web`.
+fn guest_name(arguments: &[String]) -> Option<String> {
+    let at = arguments.iter().position(|word| word == "-name")?;
+    let first = arguments.get(at + 1)?.split(',').next()?;
+    Some(first.strip_prefix("guest=").unwrap_or(first).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_guest_has_the_name_that_its_hypervisor_was_given() {
+        let name = |line: &str| guest_name(&words(line));
+        assert_eq!(name("qemu -name guest=web,debug-threads=on -m 1").as_deref(), Some("web"));
+        assert_eq!(name("qemu -name web").as_deref(), Some("web"));
+        assert_eq!(name("qemu -m 1"), None);
+        assert_eq!(name("qemu -name"), None);
+    }
+
+    #[test]
+    fn dnsmasq_names_its_interfaces_in_three_ways() {
+        let names = |line: &str| named_interfaces(&words(line), 1);
+        assert_eq!(names("dnsmasq --interface=br0 -i br1 --interface br2"), ["br0", "br1", "br2"]);
+        assert!(names("dnsmasq --interface=lo --conf-file=/nowhere").is_empty());
+    }
+}

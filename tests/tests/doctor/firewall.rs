@@ -1,0 +1,166 @@
+//! Firewalls that drop DHCP.
+
+use anyhow::Result;
+use fixer_tests::command::output;
+use fixer_user::lab::link;
+
+use super::{Host, contains};
+
+impl Host {
+    /// Loads rules as `nft -f` takes them.
+    fn rules(&self, rules: &str) -> Result<()> {
+        output(&self.scene.host, "nft", &[rules]).map(drop)
+    }
+
+    /// The rules lead to this finding, and what it says to do mends it.
+    fn blocked(&self, rules: &str, likelihood: &str, words: &[&str]) -> Result<()> {
+        self.rules(rules)?;
+        let diagnosis = self.diagnosis()?;
+        contains(&diagnosis.names("firewall", likelihood)?, words)?;
+        let findings = diagnosis.report["findings"].as_array().cloned().unwrap_or_default();
+        for finding in findings.iter().filter(|finding| finding["check"] == "firewall") {
+            let command = finding["do"][0].as_str().unwrap_or_default();
+            output(&self.scene.host, "sh", &["-c", command])?;
+        }
+        self.diagnosis()?.passes("firewall")?;
+        self.rules("flush ruleset")?;
+        self.finish_sums()
+    }
+}
+
+#[test]
+fn rules_of_nftables() -> Result<()> {
+    let host = Host::new()?;
+    let base = "add table inet f; add chain inet f in { type filter hook input priority 0; policy";
+    host.blocked(
+        &format!("{base} accept; }}; add rule inet f in udp dport 67 counter drop"),
+        "certain",
+        &["drops what guests ask of br0", "inet f in: udp dport 67 drop"],
+    )?;
+    host.blocked(
+        &format!(
+            "{base} drop; }}; add rule inet f in ct state established,related accept; \
+             add rule inet f in iifname lo accept; add rule inet f in tcp dport 22 accept"
+        ),
+        "certain",
+        &["inet f in: policy drop"],
+    )?;
+    host.blocked(
+        &format!(
+            "{base} accept; }}; add chain inet f guests; add rule inet f guests udp dport 53 accept; \
+             add rule inet f guests reject; \
+             add rule inet f in iifname vmap {{ lo : accept, br0 : jump guests }}"
+        ),
+        "certain",
+        &["inet f in > guests: reject"],
+    )?;
+    // What is not understood may be what lets it through.
+    host.blocked(
+        &format!("{base} drop; }}; add rule inet f in meta mark 7 accept"),
+        "possible",
+        &["may drop"],
+    )
+}
+
+#[test]
+fn replies_that_do_not_leave() -> Result<()> {
+    let host = Host::new()?;
+    host.blocked(
+        "add table ip f; add chain ip f out { type filter hook output priority 0; }; \
+         add rule ip f out udp sport 60-70 drop",
+        "certain",
+        &["drops what answers guests on br0", "replies to UDP port 68"],
+    )
+}
+
+#[test]
+fn rules_of_the_bridge_and_of_a_port() -> Result<()> {
+    let host = Host::new()?;
+    host.blocked(
+        "add table bridge f; add chain bridge f in { type filter hook input priority 0; }; \
+         add rule bridge f in iifname guest0 udp dport 67 drop",
+        "certain",
+        &["bridge f in: iifname guest0 udp dport 67 drop"],
+    )?;
+    host.blocked(
+        "add table netdev f; \
+         add chain netdev f in { type filter hook ingress device guest0 priority 0; }; \
+         add rule netdev f in udp dport 67 drop",
+        "certain",
+        &["netdev f in: udp dport 67 drop"],
+    )
+}
+
+#[test]
+fn rules_that_let_dhcp_through() -> Result<()> {
+    let host = Host::new()?;
+    host.rules(
+        "add table inet f; add set inet f bridges { type ifname; elements = { br0, br1 } }; \
+         add chain inet f in { type filter hook input priority 0; policy drop; }; \
+         add rule inet f in fib saddr . iif oif missing drop; \
+         add rule inet f in iifname @bridges udp dport { 53, 67 } accept; \
+         add chain inet f pre { type filter hook prerouting priority -300; }; \
+         add rule inet f pre ct state invalid drop; \
+         add rule inet f pre iifname other0 drop; add rule inet f pre ip saddr 192.168.0.0/16 drop; \
+         add rule inet f pre tcp dport 67 drop; add rule inet f pre limit rate over 9/second drop; \
+         add chain inet f routed { type filter hook forward priority 0; policy drop; }",
+    )?;
+    host.diagnosis()?.is_healthy()
+}
+
+/// The chains that firewalld makes for its zones.
+#[test]
+fn a_zone_of_firewalld() -> Result<()> {
+    let host = Host::new()?;
+    host.rules(
+        "add table inet firewalld; \
+         add chain inet firewalld filter_IN_public_allow; \
+         add rule inet firewalld filter_IN_public_allow tcp dport 22 accept; \
+         add chain inet firewalld filter_IN_public_deny; \
+         add chain inet firewalld filter_IN_public; \
+         add rule inet firewalld filter_IN_public jump filter_IN_public_deny; \
+         add rule inet firewalld filter_IN_public jump filter_IN_public_allow; \
+         add rule inet firewalld filter_IN_public meta l4proto { icmp, ipv6-icmp } accept; \
+         add chain inet firewalld filter_INPUT_ZONES; \
+         add rule inet firewalld filter_INPUT_ZONES goto filter_IN_public; \
+         add chain inet firewalld filter_INPUT { type filter hook input priority filter + 10; }; \
+         add rule inet firewalld filter_INPUT ct state { established, related } accept; \
+         add rule inet firewalld filter_INPUT jump filter_INPUT_ZONES; \
+         add rule inet firewalld filter_INPUT reject with icmpx admin-prohibited; \
+         add rule inet firewalld filter_IN_public reject with icmpx admin-prohibited",
+    )?;
+    let finding = host.diagnosis()?.names("firewall", "certain")?;
+    contains(&finding, &["firewalld's zone 'public'", "--zone=public --add-service=dhcp"])
+}
+
+#[test]
+fn rules_of_iptables_old_and_new() -> Result<()> {
+    for iptables in ["iptables-nft", "iptables-legacy"] {
+        let host = Host::new()?;
+        host.host(iptables, "-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")?;
+        host.host(iptables, "-A INPUT -i lo -j ACCEPT")?;
+        host.host(iptables, "-N GUESTS")?;
+        host.host(iptables, "-A INPUT -i br+ -j GUESTS")?;
+        host.host(iptables, "-A GUESTS -p udp --dport 67:68 -j REJECT")?;
+        let finding = host.diagnosis()?.names("firewall", "certain")?;
+        let program = if iptables == "iptables-nft" { "iptables" } else { iptables };
+        let command = format!("{program} -t filter -I INPUT -i br0 -p udp --dport 67 -j ACCEPT");
+        contains(&finding, &["INPUT > GUESTS", &command])?;
+        output(&host.scene.host, "sh", &["-c", &command])?;
+        host.diagnosis()?.is_healthy()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_strict_reverse_path_filter() -> Result<()> {
+    let host = Host::new()?;
+    link::bridge(&host.scene.host, "rival0")?;
+    link::address(&host.scene.host, "rival0", [10, 0, 3, 9].into(), 24)?;
+    host.host("sysctl", "-w net.ipv4.conf.all.rp_filter=0")?;
+    host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=0")?;
+    host.diagnosis()?.passes("rp-filter")?;
+    host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=1")?;
+    let finding = host.diagnosis()?.names("rp-filter", "possible")?;
+    contains(&finding, &["rival0 is in the same network", "rp_filter=2"])
+}

@@ -1,0 +1,195 @@
+//! The whole: everything at once, without privileges, and nothing changed.
+
+use std::{
+    ffi::CStr,
+    io,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use fixer_tests::command::{Running, fixer, output};
+use fixer_user::{
+    lab::{link, scene::BRIDGE},
+    net::netns::NetNs,
+};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    unistd::{Gid, Uid, setgroups, setresgid, setresuid},
+};
+
+use super::{
+    Diagnosis, Host, PROBLEM,
+    bridge::shorten,
+    checksum::{dnsmasq, serve},
+    contains, run,
+};
+
+/// Everything of a namespace that a look could have changed.
+fn state(host: &Host) -> Result<String> {
+    let listings = [
+        "ip addr",
+        "ip route show table all",
+        "ip neigh",
+        "bridge link",
+        "bridge vlan",
+        "bridge fdb",
+        "tc qdisc",
+        "tc filter show dev br0 egress",
+        "nft list ruleset",
+        "ethtool -k br0",
+        "ethtool -k guest0",
+        "sysctl -a -r ^net.(ipv4|ipv6|bridge|core).",
+        "cat /proc/thread-self/net/ip_tables_names",
+        "cat /proc/thread-self/net/udp",
+    ];
+    let mut state = String::new();
+    for listing in listings {
+        let words: Vec<_> = listing.split(' ').collect();
+        // The kernel finds out by itself, and in its own time, that the bridge is in use.
+        let said = output(&host.scene.host, words[0], &words[1..])?.replace("UNKNOWN", "UP");
+        state.push_str(&format!("== {listing}\n{said}\n"));
+    }
+    Ok(state)
+}
+
+#[test]
+fn nothing_is_changed() -> Result<()> {
+    let host = Host::partial()?;
+    host.host("nft", "add table inet f")?;
+    // The guest says what it has to say when it starts before the first look.
+    host.host("sysctl", "-w net.ipv6.conf.all.disable_ipv6=1")?;
+    let before = state(&host)?;
+    for arguments in [&["-i", BRIDGE][..], &["-i", BRIDGE, "--listen", "1"], &["--auto"]] {
+        Diagnosis::of(&host.scene.host, arguments)?;
+    }
+    let after = state(&host)?;
+    ensure!(before == after, "{before}\nthen\n{after}");
+    Ok(())
+}
+
+#[test]
+fn it_takes_seconds() -> Result<()> {
+    let host = Host::new()?;
+    let begun = Instant::now();
+    host.diagnosis()?.is_healthy()?;
+    ensure!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+fn become_nobody() -> io::Result<()> {
+    const NOBODY: u32 = 65534;
+    setgroups(&[])?;
+    let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    setresgid(gid, gid, gid)?;
+    Ok(setresuid(uid, uid, uid)?)
+}
+
+#[test]
+fn without_root_it_says_what_it_could_not_see_and_reports_the_rest() -> Result<()> {
+    let host = Host::partial()?;
+    host.host("ip", "link set br0 type bridge stp_state 1 forward_delay 1500")?;
+    let arguments = ["-i", BRIDGE, "--listen", "1"];
+    let diagnosis = Diagnosis::prepared(&host.scene.host, &arguments, become_nobody)?;
+    diagnosis.names("stp", "likely")?;
+    let finding = diagnosis.names("checksum", "possible")?;
+    contains(&finding, &["somebody on br0", "could not be seen"])?;
+    let unseen = diagnosis.report["unseen"].to_string();
+    contains(&unseen, &["the firewall of", "whether fixer is attached", "other users' processes"])?;
+    contains(&unseen, &["what passes on the bridges", "whether fixer works on this kernel"])?;
+    contains(&unseen, &["run as root"])?;
+    let fine = diagnosis.report["fine"].to_string();
+    ensure!(!fine.contains("firewall") && fine.contains("MTUs"), "{diagnosis:#?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_not_there_is_a_mistake() -> Result<()> {
+    let host = Host::new()?;
+    for (arguments, status, words) in [
+        (&["-i", "br9"][..], 1, "no interface 'br9'"),
+        (&["--netns", "nowhere"], 1, "ip netns list"),
+        (&["--listen", "0"], 2, "0 is not in"),
+    ] {
+        let command = fixer(&[&["doctor"], arguments].concat())?;
+        let ended = Running::start(&host.scene.host, command)?.end()?;
+        ensure!(ended.status.code() == Some(status), "{ended:?}");
+        contains(&ended.stderr.join("\n"), &[words])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_without_bridges_is_told_so() -> Result<()> {
+    let netns = NetNs::scratch("bare")?;
+    let ended = Running::start(&netns, fixer(&["doctor"])?)?.end()?.ok()?;
+    contains(&ended.stdout.join("\n"), &["There is no bridge here to look at", "--netns"])
+}
+
+/// No kernel of ours has vhost-net: a file of its name, held open by a program with the arguments of
+/// a hypervisor, is all that procfs shows of one.
+fn with_vhost() -> io::Result<()> {
+    const NONE: Option<&CStr> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    Ok(mount(Some(c"tmpfs"), c"/dev", Some(c"tmpfs"), MsFlags::empty(), NONE)?)
+}
+
+#[test]
+fn guests_with_vhost_net_are_named() -> Result<()> {
+    let host = Host::new()?;
+    let mut command = Command::new("bash");
+    // It stops, and keeps what it has open.
+    let script = "exec 9>/dev/vhost-net; echo ready; kill -STOP $$";
+    command.args(["-c", script, "qemu", "-name", "guest=web,debug-threads=on"]);
+    let mut guest = Running::start_as(&host.scene.host, command, with_vhost)?;
+    guest.stdout.wait("ready")?;
+    let diagnosis = host.diagnosis()?;
+    let finding = diagnosis.names("vhost", "note")?;
+    contains(&finding, &["guests use vhost-net", &format!("'web' (pid {})", guest.pid())])?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    Ok(())
+}
+
+/// One fault of each kind.
+#[test]
+fn a_tired_operator_reads_the_most_likely_cause_first() -> Result<()> {
+    let host = Host::partial()?;
+    let _other = serve(&host.scene.host, &["--dhcp-alternate-port=67,68"])?;
+    host.host("ip", "link set br0 type bridge stp_state 1 forward_delay 1500")?;
+    shorten(&host)?;
+    run(&host.scene.host, "ip", "link add old0 type bridge")?;
+    run(&host.scene.host, "ip", "addr add 10.0.9.1/24 dev old0")?;
+    run(&host.scene.host, "ip", "link set old0 up")?;
+    let _left = dnsmasq(&host.scene.host, "old0", "10.0.9", &[])?;
+    link::delete(&host.scene.host, "old0")?;
+    host.host("ip", "addr add 10.0.3.2/24 dev lo")?;
+    host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=1")?;
+    output(
+        &host.scene.host,
+        "nft",
+        &["add table inet f; add chain inet f in { type filter hook input priority 0; }; \
+         add rule inet f in udp dport 67 drop"],
+    )?;
+    let ended = Running::start(&host.scene.host, fixer(&["doctor"])?)?.end()?;
+    ensure!(ended.status.code() == Some(PROBLEM), "{ended:?}");
+    let text = ended.stdout.join("\n");
+    println!("{text}");
+    ensure!(ended.stdout.len() <= 40, "{} lines:\n{text}", ended.stdout.len());
+    for line in &ended.stdout {
+        ensure!(line.chars().count() <= 100, "too long: {line}");
+    }
+    let order = [
+        "1. the firewall drops what guests ask of br0 (certain)",
+        "2. replies that leave br0 have unfinished UDP checksums (likely)",
+        "3. ports of br0 forward only after 30 s (likely)",
+        "4. dnsmasq (pid ",
+        "5. 2 servers answer on br0 (possible)",
+        "6. rp_filter may drop what guests on br0 send from their addresses (possible)",
+        "7. br0 sends longer frames than its ports carry (possible)",
+    ];
+    let places: Vec<_> = order.iter().map(|headline| text.find(headline)).collect();
+    ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{text}");
+    Ok(())
+}

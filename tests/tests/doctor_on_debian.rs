@@ -1,0 +1,110 @@
+//! `fixer doctor` on bridges that keep VLANs apart, and beside filters that compute sums.
+//!
+//! Run on the kernels of `cargo xtask vm`, for not every machine's kernel has these. There is no
+//! dnsmasq: who listens at a server's port is a server.
+
+use std::{net::UdpSocket, os::fd::AsFd as _};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::{
+    command::{Running, fixer, output, turn_off},
+    kernel::require_root,
+};
+use fixer_user::lab::scene::{BRIDGE, PORT, Scene};
+use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+use serde_json::Value;
+
+/// A bridge with a guest, and with somebody at a server's port.
+struct Host {
+    scene: Scene,
+    _server: UdpSocket,
+}
+
+impl Host {
+    fn new() -> Result<Self> {
+        require_root()?;
+        let scene = Scene::new().context("the scene cannot be made")?;
+        let _server = scene.host.run(|| {
+            let socket = UdpSocket::bind(("0.0.0.0", 67))?;
+            setsockopt(&socket.as_fd(), BindToDevice, &BRIDGE.into())?;
+            Ok::<_, anyhow::Error>(socket)
+        })??;
+        Ok(Self { scene, _server })
+    }
+
+    /// Runs a program on it; arguments with spaces between them.
+    fn host(&self, program: &str, arguments: &str) -> Result<()> {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        output(&self.scene.host, program, &arguments).map(drop)
+    }
+
+    /// What a check of the doctor's found, as text.
+    fn finding(&self, check: &str) -> Result<Option<String>> {
+        let doctor = fixer(&["doctor", "--json", "-i", BRIDGE])?;
+        let ended = Running::start(&self.scene.host, doctor)?.end()?;
+        let report: Value = serde_json::from_str(&ended.stdout.concat())
+            .with_context(|| format!("this is no report: {ended:?}"))?;
+        let findings = report["findings"].as_array().context("there are no findings")?;
+        let found = findings.iter().find(|finding| finding["check"] == check);
+        Ok(found.map(Value::to_string))
+    }
+
+    fn finds(&self, check: &str, words: &[&str]) -> Result<()> {
+        let found = self.finding(check)?.with_context(|| format!("{check} finds nothing"))?;
+        for word in words {
+            ensure!(found.contains(word), "no '{word}' in {found}");
+        }
+        Ok(())
+    }
+
+    fn passes(&self, check: &str) -> Result<()> {
+        let found = self.finding(check)?;
+        ensure!(found.is_none(), "{found:?}");
+        Ok(())
+    }
+}
+
+#[test]
+fn vlans_that_separate_a_guest_from_its_server() -> Result<()> {
+    let host = Host::new()?;
+    host.host("ip", "link set br0 type bridge vlan_filtering 1")?;
+    host.passes("vlan")?;
+    host.host("bridge", "vlan del dev guest0 vid 1")?;
+    host.host("bridge", "vlan add dev guest0 vid 20 pvid untagged")?;
+    host.finds(
+        "vlan",
+        &["VLAN 20 pvid untagged; br0: VLAN 1 pvid", "bridge vlan add dev guest0 vid 1 pvid"],
+    )?;
+    // What it says to do mends it.
+    host.host("bridge", "vlan add dev guest0 vid 1 pvid untagged")?;
+    host.passes("vlan")?;
+    host.host("bridge", "vlan del dev br0 vid 1 self")?;
+    host.finds("vlan", &["br0: no VLAN", "bridge vlan add dev br0 vid 1 pvid untagged self"])?;
+    host.host("bridge", "vlan add dev br0 vid 1 pvid untagged self")?;
+    host.passes("vlan")?;
+    // A trunk: its guests tag their frames themselves. And a range of them.
+    host.host("bridge", "vlan del dev guest0 vid 1")?;
+    host.host("bridge", "vlan del dev guest0 vid 20")?;
+    host.host("bridge", "vlan add dev guest0 vid 20-30")?;
+    host.passes("vlan")
+}
+
+#[test]
+fn filters_that_compute_sums() -> Result<()> {
+    let host = Host::new()?;
+    let filter = "protocol ip u32 match ip dport 68 ffff action csum ip and udp";
+    host.finds("checksum", &["no tc filter with action csum"])?;
+    // libvirt's way, and the same at clsact.
+    host.host("tc", "qdisc add dev br0 root handle 1: htb")?;
+    host.host("tc", &format!("filter add dev br0 parent 1: prio 2 {filter}"))?;
+    host.passes("checksum")?;
+    host.host("tc", "qdisc del dev br0 root")?;
+    host.finds("checksum", &["fixer attach -i br0"])?;
+    host.host("tc", "qdisc add dev guest0 clsact")?;
+    host.host("tc", &format!("filter add dev guest0 egress {filter}"))?;
+    host.passes("checksum")?;
+    host.host("tc", "qdisc del dev guest0 clsact")?;
+    host.finds("checksum", &["ports that pass them on so: guest0"])?;
+    turn_off(&host.scene.host, PORT, "tx")?;
+    host.passes("checksum")
+}
