@@ -84,6 +84,8 @@ pub enum Verb {
     Detach(Detach),
     /// What is attached where, who holds it, and what it has counted
     Status(Status),
+    /// A live view of what is attached: rates by verdict, totals, the last minutes
+    Top(Top),
     /// Prove on this kernel, in a scratch network namespace, that the fix works
     Selftest(Selftest),
     /// A bridge, dnsmasq and a strict client in scratch namespaces: no lease, fixer on, lease
@@ -202,6 +204,38 @@ pub struct Status {
     #[arg(long)]
     pub json: bool,
 }
+
+/// Arguments of `fixer top`.
+#[derive(Debug, Args)]
+#[command(after_help = top_help())]
+pub struct Top {
+    /// Which interfaces; without any, all.
+    #[command(flatten)]
+    pub select: Select,
+    /// Only this hook
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
+    pub hook: Hooks,
+    /// Look for a second, print one frame as text, and exit
+    #[arg(long)]
+    pub once: bool,
+}
+
+fn top_help() -> String {
+    format!("{TOP_KEYS}\n\nCapabilities:\n{}", privileges::help(privileges::TO_LOOK))
+}
+
+const TOP_KEYS: &str = "\
+It shows what `fixer attach` and every running `fixer run` attached, and changes nothing. What is
+attached later appears within seconds. Rates are the mean of the last ten seconds.
+
+Keys:
+  up, down, k, j    select an interface; PgUp, PgDn, Home, End go further
+  /                 type a part of an interface's name; Enter keeps the filter, Esc drops it
+  p, space          hold the picture, and let it go on
+  s                 sort by name, by rate, by total
+  q, Ctrl-C         quit
+
+Without colour: set NO_COLOR.";
 
 /// Arguments of `fixer selftest`.
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 //! [`bpf`] puts the programs into the kernel, [`net`] finds the interfaces, a [`site`] brings the two
 //! together for one namespace, and a [`session`] keeps sites alive. A [`stream`] carries samples from the kernel to the [`sink`]s, which
 //! show them as [`event`]s; [`metrics`] exports the counters; [`cmd`] has one file for each verb.
-//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
+//! [`top`] is the live view. [`lab`] makes the scratch networks in which the [`proof`] and the demo play.
 
 pub mod bpf;
 pub mod cli;
@@ -26,3 +26,4 @@ pub mod site;
 pub mod stream;
 pub mod summary;
 pub mod tally;
+pub mod top;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use fixer_user::{
     cli::{Cli, Verb},
-    cmd::{attach, demo, detach, run, selftest, status},
+    cmd::{attach, demo, detach, run, selftest, status, top},
     net::netlink,
     say::say,
 };
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Verb::Attach(args) => attach::run(args),
         Verb::Detach(args) => detach::run(args),
         Verb::Status(args) => status::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Selftest(args) => selftest::run(args),
         Verb::Demo(args) => demo::run(args),
     };

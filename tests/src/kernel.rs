@@ -1,5 +1,7 @@
 //! The object in the running kernel, for suites that look into it.
 
+use std::ffi::CStr;
+
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::{
     abi::Hook,
@@ -7,6 +9,10 @@ use fixer_common::{
     verdict::{TABLE, Verdict},
 };
 use fixer_user::bpf::load::{Config, Object};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
 
 /// Stops a suite that needs root and is not, with the way to get it.
 pub fn require_root() -> Result<()> {
@@ -15,6 +21,16 @@ pub fn require_root() -> Result<()> {
         "this suite makes network namespaces and loads BPF programs: run it as root, with \
          `cargo xtask test`"
     );
+    Ok(())
+}
+
+/// Gives this thread mounts of its own, with a file system of this kind in place of the host's pins.
+pub fn mount_at_bpffs(kind: &CStr, flags: MsFlags) -> Result<()> {
+    const NONE: Option<&CStr> = None;
+    require_root()?;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    mount(Some(kind), c"/sys/fs/bpf", Some(kind), flags, NONE)?;
     Ok(())
 }
 

@@ -15,5 +15,6 @@ pub mod machine;
 pub mod pxe;
 pub mod slice;
 pub mod tap;
+pub mod terminal;
 pub mod walk;
 pub mod ways;

@@ -88,6 +88,21 @@ impl Row {
     }
 }
 
+/// A map of counters that other programs count in, kept open.
+pub struct Counters(Map);
+
+impl Counters {
+    /// The map with this id.
+    pub fn open(id: u32) -> Result<Self, MapError> {
+        MapData::from_id(id).map(|map| Self(Map::PerCpuHashMap(map)))
+    }
+
+    /// What is in it, by interface and hook.
+    pub fn rows(&self) -> Result<Vec<Row>, MapError> {
+        rows(&self.0)
+    }
+}
+
 /// What is in a map of counters, by interface and hook.
 pub(super) fn rows(map: &Map) -> Result<Vec<Row>, MapError> {
     let map = PerCpuHashMap::<_, Key, [u64; PLACES]>::try_from(map)?;

@@ -13,14 +13,14 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, MapInfo},
+    maps::{MapError, MapInfo},
     programs::{ProgramInfo, SchedClassifier, loaded_programs},
 };
 use fixer_common::abi::{self, Hook, map, program};
 
 use super::{
     attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
-    counters::{self, Row},
+    counters::{Counters, Row},
     pin::{self, Pins},
     remedy::errno,
 };
@@ -92,7 +92,7 @@ pub struct Resident {
     /// The filter; `None`: it is a tcx link.
     pub(super) filter: Option<Filter>,
     /// The id of its map of counters.
-    counters: Option<u32>,
+    pub counters: Option<u32>,
 }
 
 impl Resident {
@@ -127,7 +127,7 @@ impl Resident {
     /// What it has counted here; `None` as long as no packet matched.
     pub fn counted(&self) -> Result<Option<Row>, MapError> {
         let Some(id) = self.counters else { return Ok(None) };
-        let rows = counters::rows(&Map::PerCpuHashMap(MapData::from_id(id)?))?;
+        let rows = Counters::open(id)?.rows()?;
         Ok(rows.into_iter().find(|row| (row.ifindex, row.hook) == (self.ifindex, self.hook)))
     }
 }

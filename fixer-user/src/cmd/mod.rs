@@ -7,6 +7,7 @@ pub mod detach;
 pub mod run;
 pub mod selftest;
 pub mod status;
+pub mod top;
 
 use std::process::ExitCode;
 

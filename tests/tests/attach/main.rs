@@ -9,12 +9,12 @@ mod refused;
 mod status;
 mod upgrade;
 
-use std::{ffi::CStr, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
     command::{Ended, Running, fixer, hooks, output},
-    kernel::require_root,
+    kernel::mount_at_bpffs,
 };
 use fixer_user::{
     lab::{
@@ -24,10 +24,7 @@ use fixer_user::{
     },
     net::netns::NetNs,
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-};
+use nix::mount::MsFlags;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const PINS: &str = "/sys/fs/bpf/fixer";
@@ -35,16 +32,6 @@ const PINS: &str = "/sys/fs/bpf/fixer";
 /// Gives this thread mounts of its own, with an empty BPF file system or with none.
 fn private_mounts(with_bpffs: bool) -> Result<()> {
     mount_at_bpffs(if with_bpffs { c"bpf" } else { c"tmpfs" }, MsFlags::empty())
-}
-
-/// Gives this thread mounts of its own, with a file system of this kind in place of the host's pins.
-fn mount_at_bpffs(kind: &CStr, flags: MsFlags) -> Result<()> {
-    const NONE: Option<&CStr> = None;
-    require_root()?;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    mount(Some(kind), c"/sys/fs/bpf", Some(kind), flags, NONE)?;
-    Ok(())
 }
 
 /// Fails unless `fixer` refused in one line that holds these words.
