@@ -136,12 +136,12 @@ fn without_colour_nothing_is_coloured() -> Result<()> {
         terminal.shows("br0 egress by verdict")?;
         terminal.wait("colours as wished", |screen| {
             let (lines, columns) = screen.size();
-            let cells = (0..lines.get())
+            let mut cells = (0..lines.get())
                 .flat_map(|line| (0..columns.get()).map(move |column| (line, column)));
             let is_plain = |(line, column)| {
                 screen.cell(line, column).is_none_or(|cell| cell.fgcolor() == vt100::Color::Default)
             };
-            wanted != cells.map(is_plain).all(|plain| plain)
+            wanted != cells.all(is_plain)
         })?;
         terminal.press("q")?;
         top.end()?.ok()?;

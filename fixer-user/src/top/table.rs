@@ -17,17 +17,29 @@ use super::{
 };
 use crate::net::netns::HOST;
 
-/// The columns with a text of their own, each with how early it is left out where there is no room: the
-/// greatest first, 0 never.
-const COLUMNS: [(&str, u8, fn(&Row) -> String); 6] = [
-    ("NETNS", 1, |row| row.reading.place.netns.to_string()),
-    ("INTERFACE", 0, |row| row.reading.place.interface.clone()),
-    ("HOOK", 2, |row| row.reading.place.hook.name().to_owned()),
-    ("MODE", 4, |row| row.reading.mode.to_owned()),
-    ("HELD BY", 3, |row| row.reading.held_by.clone()),
-    ("TOTAL", 0, |row| total(row.total())),
+/// A column with a text of its own.
+struct Column {
+    title: &'static str,
+    /// How early it is left out where there is no room: the greatest first, 0 never.
+    spare: u8,
+    cell: fn(&Row) -> String,
+}
+
+static COLUMNS: [Column; 6] = [
+    column("NETNS", 1, |row| row.reading.place.netns.to_string()),
+    column("INTERFACE", 0, |row| row.reading.place.interface.clone()),
+    column("HOOK", 2, |row| row.reading.place.hook.name().to_owned()),
+    column("MODE", 4, |row| row.reading.mode.to_owned()),
+    column("HELD BY", 3, |row| row.reading.held_by.clone()),
+    column(TOTAL, 0, |row| total(row.total())),
 ];
 
+const fn column(title: &'static str, spare: u8, cell: fn(&Row) -> String) -> Column {
+    Column { title, spare, cell }
+}
+
+/// The one column of numbers: it is aligned on the right.
+const TOTAL: &str = "TOTAL";
 const RATES: &str = "PER SECOND";
 /// What the rates take at least, in columns.
 const RATES_WIDTH: usize = 14;
@@ -44,7 +56,8 @@ pub struct Table<'a> {
     shown: usize,
     selected: usize,
     looks: Looks,
-    columns: Vec<(usize, usize)>,
+    /// The columns, each with its width.
+    columns: Vec<(&'static Column, usize)>,
     rates: usize,
     past: usize,
 }
@@ -54,15 +67,15 @@ impl<'a> Table<'a> {
     pub fn new(rows: &'a [&'a Row], selected: usize, looks: Looks, width: u16) -> Self {
         let (first, shown, width) = (0, rows.len(), usize::from(width));
         let mut columns = columns(rows);
-        let room = |columns: &[(usize, usize)]| {
+        let room = |columns: &[(&Column, usize)]| {
             width.saturating_sub(columns.iter().map(|(_, width)| width + GAP).sum())
         };
         while room(&columns) < RATES_WIDTH {
-            let least = columns.iter().map(|(column, _)| COLUMNS[*column].1).max();
-            if least.is_none_or(|least| least == 0) {
+            let most = columns.iter().map(|(column, _)| column.spare).max().unwrap_or(0);
+            if most == 0 {
                 break;
             }
-            columns.retain(|(column, _)| Some(COLUMNS[*column].1) != least);
+            columns.retain(|(column, _)| column.spare < most);
         }
         let room = room(&columns);
         let widest = rows.iter().map(|row| rates(row, looks).width()).max().unwrap_or(0);
@@ -98,13 +111,13 @@ impl<'a> Table<'a> {
         if area.is_empty() {
             return;
         }
-        let titles = self.line(|column| COLUMNS[column].0.to_owned(), RATES.into(), PAST_TITLE);
+        let titles = self.line(|column| column.title.to_owned(), RATES.into(), PAST_TITLE);
         buffer.set_line(area.x, area.y, &titles, area.width);
         let lines = area.rows().skip(1).zip(self.rows.iter().enumerate().skip(self.first));
         buffer.set_style(Rect { height: 1, ..area }, Modifier::BOLD);
         for (place, (number, row)) in lines {
             let past = past(row, self.past, self.looks);
-            let line = self.line(|column| COLUMNS[column].2(row), rates(row, self.looks), &past);
+            let line = self.line(|column| (column.cell)(row), rates(row, self.looks), &past);
             buffer.set_line(place.x, place.y, &line, place.width);
             if number == self.selected {
                 buffer.set_style(place, Style::new().add_modifier(Modifier::REVERSED));
@@ -114,16 +127,15 @@ impl<'a> Table<'a> {
 
     fn line(
         &self,
-        cell: impl Fn(usize) -> String,
+        cell: impl Fn(&Column) -> String,
         rates: Line<'static>,
         past: &str,
     ) -> Line<'static> {
         let mut spans = Vec::new();
         for (column, width) in &self.columns {
-            let is_total = COLUMNS[*column].0 == "TOTAL";
-            let cell = cell(*column);
+            let cell = cell(column);
             let gap = " ".repeat(GAP);
-            spans.push(Span::raw(if is_total {
+            spans.push(Span::raw(if column.title == TOTAL {
                 format!("{cell:>width$}{gap}")
             } else {
                 format!("{cell:<width$}{gap}")
@@ -140,15 +152,14 @@ impl<'a> Table<'a> {
 }
 
 /// The columns and their widths. The namespace is one where it is not always the host's.
-fn columns(rows: &[&Row]) -> Vec<(usize, usize)> {
+fn columns(rows: &[&Row]) -> Vec<(&'static Column, usize)> {
     let namespaces: BTreeSet<_> = rows.iter().map(|row| &*row.reading.place.netns).collect();
     let only_host = namespaces.iter().all(|netns| *netns == HOST);
-    let width = |column: usize| {
-        let (title, _, cell) = COLUMNS[column];
-        let cells = rows.iter().map(|row| cell(row).chars().count());
-        cells.chain([title.len()]).max().unwrap_or(0)
+    let width = |column: &Column| {
+        let cells = rows.iter().map(|row| (column.cell)(row).chars().count());
+        cells.chain([column.title.len()]).max().unwrap_or(0)
     };
-    (usize::from(only_host)..COLUMNS.len()).map(|column| (column, width(column))).collect()
+    COLUMNS.iter().skip(usize::from(only_host)).map(|column| (column, width(column))).collect()
 }
 
 /// `12 fixed, 0.3 valid`: the most frequent first, for the rest may be cut off.
