@@ -5,7 +5,7 @@
 //! show them as [`event`]s; an [`exchange`] is what the events of a client and its servers make
 //! together, and a [`share`] hands the same samples to others; [`metrics`] exports the counters;
 //! [`cmd`] has one file for each verb.
-//! [`lab`] makes the scratch networks in which the [`proof`] and the demo play; the [`doctor`] only
+//! [`top`] is the live view. [`lab`] makes the scratch networks in which the [`proof`] and the demo play; the [`doctor`] only
 //! looks.
 
 pub mod bpf;
@@ -32,4 +32,5 @@ pub mod site;
 pub mod stream;
 pub mod summary;
 pub mod tally;
+pub mod top;
 pub mod watch;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use fixer_user::{
     cli::{Cli, Verb},
-    cmd::{attach, demo, detach, doctor, run, selftest, serve_events, status, watch},
+    cmd::{attach, demo, detach, doctor, run, selftest, serve_events, status, top, watch},
     net::netlink,
     say::say,
 };
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Verb::Watch(args) => watch::run(args),
         Verb::ServeEvents(args) => serve_events::run(args),
         Verb::Doctor(args) => doctor::run(args),
+        Verb::Top(args) => top::run(args),
         Verb::Selftest(args) => selftest::run(args),
         Verb::Demo(args) => demo::run(args),
     };

@@ -62,7 +62,7 @@ pub const TO_PIN: &[Act] = &[Act::Load, Act::Read, Act::Attach, Act::Inspect];
 /// What `detach` takes.
 pub const TO_INSPECT: &[Act] = &[Act::Read, Act::Attach, Act::Inspect];
 
-/// What `status` takes.
+/// What `status` and `top` take.
 pub const TO_LOOK: &[Act] = &[Act::Read, Act::Inspect];
 
 /// What `watch` takes.

@@ -36,7 +36,7 @@ use nix::{
         signal::{Signal, kill},
         stat::Mode,
     },
-    unistd::{Pid, mkdir},
+    unistd::{Pid, dup2_stdin, mkdir, setsid},
 };
 
 /// How long anything may take.
@@ -107,7 +107,21 @@ impl Running {
         Self::spawn(netns, command, [stdout.into(), Stdio::piped()], || Ok(()))
     }
 
-    /// The same with both outputs.
+    /// Starts `command` in a namespace, with this terminal as its standard input and output and as the
+    /// one that controls it.
+    pub fn start_on(netns: &NetNs, command: Command, terminal: impl Into<Stdio>) -> Result<Self> {
+        let take = || {
+            setsid()?;
+            // SAFETY: it takes a descriptor and a number.
+            if unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCSCTTY, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(dup2_stdin(io::stdout())?)
+        };
+        Self::spawn(netns, command, [terminal.into(), Stdio::piped()], take)
+    }
+
+    /// Starts `command` in a namespace with both outputs of the test's own.
     pub fn start_all_into(
         netns: &NetNs,
         command: Command,

@@ -19,5 +19,6 @@ pub mod pxe;
 pub mod slice;
 pub mod soak;
 pub mod tap;
+pub mod terminal;
 pub mod walk;
 pub mod ways;

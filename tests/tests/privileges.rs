@@ -1,7 +1,7 @@
 //! Every verb works with the capabilities that the table names for it, and with none of the others;
 //! without one of them it says in a line which, and touches nothing.
 
-use std::{ffi::CStr, io};
+use std::io;
 
 use anyhow::{Result, ensure};
 use caps::{
@@ -10,18 +10,14 @@ use caps::{
 };
 use fixer_tests::{
     command::{Ended, Running, fixer, hooks, naming},
-    kernel::require_root,
+    mounts::mount_at_bpffs,
 };
 use fixer_user::{
     lab::link,
     net::netns::NetNs,
     privileges::{self, Act},
 };
-use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    sys::signal::Signal,
-};
+use nix::{mount::MsFlags, sys::signal::Signal};
 
 const INTERFACE: &str = "br0";
 
@@ -36,7 +32,7 @@ const RUN_UNPROVEN: &[&str] = &["run", "-i", INTERFACE, "--metrics", "off", "--s
 const RUN_AS: &[&str] = &["run", "-i", INTERFACE, "--metrics", "off", "--user", "nobody"];
 
 /// The verbs that come to their end by themselves, in an order in which each finds something to do.
-const VERBS: [Verb; 6] = [
+const VERBS: [Verb; 7] = [
     Verb { arguments: &["selftest"], acts: &[privileges::TO_PROVE] },
     Verb { arguments: &["demo", "--patience", "2"], acts: &[privileges::TO_PLAY] },
     Verb { arguments: &["attach", "-i", INTERFACE], acts: &[privileges::TO_PIN, &[Act::SelfTest]] },
@@ -46,6 +42,7 @@ const VERBS: [Verb; 6] = [
         acts: &[privileges::TO_PIN],
     },
     Verb { arguments: &["status"], acts: &[privileges::TO_LOOK] },
+    Verb { arguments: &["top", "--once"], acts: &[privileges::TO_LOOK] },
     Verb { arguments: &["detach", "--all"], acts: &[privileges::TO_INSPECT] },
 ];
 
@@ -105,11 +102,7 @@ fn with(capabilities: Vec<Capability>) -> impl FnMut() -> io::Result<()> + Send 
 
 /// A namespace with an interface, and for this thread a BPF file system of its own.
 fn ground() -> Result<NetNs> {
-    const NONE: Option<&CStr> = None;
-    require_root()?;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    mount(Some(c"bpf"), c"/sys/fs/bpf", Some(c"bpf"), MsFlags::empty(), NONE)?;
+    mount_at_bpffs(c"bpf", MsFlags::empty())?;
     let netns = NetNs::scratch("ground")?;
     link::up(&netns, "lo")?;
     link::bridge(&netns, INTERFACE)?;

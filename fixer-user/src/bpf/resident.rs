@@ -13,7 +13,7 @@ use std::{
 };
 
 use aya::{
-    maps::{Map, MapData, MapError, MapInfo},
+    maps::{MapError, MapInfo},
     programs::{ProgramInfo, SchedClassifier, loaded_programs},
 };
 use fixer_common::abi::{self, Hook, map, program};
@@ -21,7 +21,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::{
     attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
-    counters::{self, Row},
+    counters::{Counters, Row},
     pin::{self, Pins},
     remedy::errno,
 };
@@ -129,7 +129,7 @@ impl Resident {
     /// What it has counted here; `None` as long as no packet matched.
     pub fn counted(&self) -> Result<Option<Row>, MapError> {
         let Some(id) = self.counters else { return Ok(None) };
-        let rows = counters::rows(&Map::PerCpuHashMap(MapData::from_id(id)?))?;
+        let rows = Counters::open(id)?.rows()?;
         Ok(rows.into_iter().find(|row| (row.ifindex, row.hook) == (self.ifindex, self.hook)))
     }
 }

@@ -1,13 +1,16 @@
 //! What every verb that attaches makes sure of, before it touches an interface.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    bpf::load::Config,
-    cli::{Select, What},
-    net::{links::Link, netns::NetNs},
+    bpf::{load::Config, resident::Resident},
+    cli::{Hooks, Select, What},
+    net::{
+        links::{self, Link},
+        netns::NetNs,
+    },
     privileges::{self, Act},
     proof::prove,
     site::{NoEthernet, place},
@@ -35,6 +38,27 @@ pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
         }
     }
     Ok(namespaces)
+}
+
+/// What is attached in a namespace: to the interfaces that are selected, or to any if none is.
+pub fn attached(
+    select: &Select,
+    hooks: Hooks,
+    netns: &NetNs,
+    look: impl FnOnce(&[(u32, &str)]) -> io::Result<Vec<Resident>> + Send,
+) -> Result<Vec<Resident>> {
+    let selection = select.selection();
+    let is_all = !selection.auto && selection.patterns.is_empty();
+    let mut links =
+        links::list(netns).with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
+    links.retain(|link| is_all || selection.means(link));
+    let names: Vec<_> = links.iter().map(|link| (link.ifindex, link.name.as_str())).collect();
+    let mut found = netns
+        .run(|| look(&names))
+        .flatten()
+        .with_context(|| format!("cannot look at the programs in '{netns}'"))?;
+    found.retain(|there| hooks.each().contains(&there.hook));
+    Ok(found)
 }
 
 /// The configuration with what the fix needs on this kernel. Refuses where the fix does not hold,

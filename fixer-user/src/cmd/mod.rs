@@ -10,6 +10,7 @@ pub mod selftest;
 pub mod serve_events;
 pub mod sinks;
 pub mod status;
+pub mod top;
 pub mod watch;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use crate::{
         resident::{Holder, Resident, settled},
     },
     cli,
-    net::{links, netns::NetNs},
+    net::netns::NetNs,
     privileges,
     summary::counts,
 };
@@ -20,19 +20,12 @@ use crate::{
 /// Prints a table with a line, or an array with an object, for every hook that is attached.
 pub fn run(args: &cli::Status) -> Result<Outcome> {
     checks::privileges(privileges::TO_LOOK, &args.select, None)?;
-    let selection = args.select.selection();
-    let is_all = !selection.auto && selection.patterns.is_empty();
     let mut entries = Vec::new();
     for netns in checks::namespaces(&args.select)? {
-        let mut links = links::list(&netns)
-            .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
-        links.retain(|link| is_all || selection.means(link));
-        let names = links.iter().map(|link| (link.ifindex, link.name.as_str()));
-        for there in netns.run(|| settled(names))?? {
-            if args.hook.each().contains(&there.hook) {
-                let counted = there.counted().context("cannot read the counters")?;
-                entries.push(Entry { netns: netns.clone(), there, counted });
-            }
+        let look = |links: &[(u32, &str)]| settled(links.iter().copied());
+        for there in checks::attached(&args.select, args.hook, &netns, look)? {
+            let counted = there.counted().context("cannot read the counters")?;
+            entries.push(Entry { netns: netns.clone(), there, counted });
         }
     }
     if args.json {

@@ -17,11 +17,11 @@ use fixer_common::{abi::Hook, verdict::Verdict};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+pub(crate) use self::printable::printable;
 pub use self::{
     clock::Clock,
     dhcp::{Dhcp, ServerId, Xid},
     packet::{Mac, Packet, Transport},
-    printable::printable,
     sample::{Capture, Sample, SampleError, Stored, Tag},
 };
 

@@ -12,6 +12,7 @@ use std::{fmt, io};
 use fixer_common::verdict::Verdict;
 use thiserror::Error;
 
+pub(crate) use self::text::colour;
 pub use self::{json::Json, pcapng::Pcapng, text::Text};
 use crate::{
     event::{Event, Lost, Transport},

@@ -32,7 +32,7 @@ impl<W: Write> Text<W> {
 
 impl<W: Write> Sink for Text<W> {
     fn event(&mut self, event: &Event) -> Result<(), SinkError> {
-        let style = if self.colour { style(event.verdict) } else { Style::new() };
+        let style = if self.colour { colour(event.verdict).on_default() } else { Style::new() };
         self.line(Line { event, style })
     }
 
@@ -60,8 +60,8 @@ impl<W: Write> Sink for Text<W> {
 }
 
 /// Green is good, yellow could not be judged, red is a packet that a strict reader will not accept.
-fn style(verdict: Verdict) -> Style {
-    let colour = match verdict {
+pub(crate) const fn colour(verdict: Verdict) -> AnsiColor {
+    match verdict {
         Verdict::Fixed | Verdict::Valid => AnsiColor::Green,
         Verdict::Unchecked | Verdict::Fragment | Verdict::Gso | Verdict::Oversize => {
             AnsiColor::Yellow
@@ -71,8 +71,7 @@ fn style(verdict: Verdict) -> Style {
         | Verdict::Malformed
         | Verdict::Failed
         | Verdict::Dropped => AnsiColor::Red,
-    };
-    colour.on_default()
+    }
 }
 
 /// A moment as its time of day: UTC, microseconds.
