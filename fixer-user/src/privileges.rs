@@ -53,6 +53,9 @@ const TABLE: [(Act, Capability, &str); 13] = [
 /// What the start of `run` takes besides the self-test.
 pub const TO_ATTACH: &[Act] = &[Act::Load, Act::Read, Act::Attach];
 
+/// What `run` keeps once it is attached, besides what its options ask for.
+pub const TO_STAY: &[Act] = &[Act::Read, Act::Attach];
+
 /// What the verb `selftest` takes.
 pub const TO_PROVE: &[Act] = &[Act::Load, Act::Read, Act::Attach, Act::SelfTest];
 

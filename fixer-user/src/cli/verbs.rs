@@ -11,7 +11,7 @@ use fixer_common::{
 use super::{Events, Hooks, Metrics, Select, What};
 use crate::{
     bpf::{attach::Wish, load::Config},
-    privileges,
+    privileges::{self, Act},
 };
 
 /// Arguments of `fixer run`.
@@ -80,10 +80,12 @@ impl Output {
 }
 
 fn run_help() -> String {
-    let (before, after) =
-        (privileges::help(privileges::TO_PROVE), privileges::help(privileges::TO_ATTACH));
+    let [before, after, load, enter, become_user] =
+        [privileges::TO_PROVE, privileges::TO_STAY, &[Act::Load], &[Act::Enter], &[Act::Become]]
+            .map(privileges::help);
     format!(
-        "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nand keeps once it is attached:\n{after}"
+        "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nwith --user also:\n{become_user}\n\
+         and keeps once it is attached:\n{after}\nwith --config also:\n{load}\nwith --netns also:\n{enter}"
     )
 }
 

@@ -11,7 +11,7 @@ use crate::{
     cli::{self, Events, Metrics},
     exchange::Ledger,
     net::netns::NetNs,
-    privileges::{self, Act, TO_ATTACH},
+    privileges::{self, Act, TO_ATTACH, TO_STAY},
     service,
     session::{Plan, Session},
     signals::{Request, Signals},
@@ -93,7 +93,7 @@ async fn work(
 
 /// What is still done once it is attached.
 fn later(args: &cli::Run) -> Vec<Act> {
-    let mut acts = vec![Act::Read, Act::Attach];
+    let mut acts = TO_STAY.to_vec();
     acts.extend(args.config.is_some().then_some(Act::Load));
     acts.extend((!args.select.netns.is_empty()).then_some(Act::Enter));
     acts
