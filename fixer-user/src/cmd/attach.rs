@@ -84,7 +84,9 @@ fn undo(work: &mut [Work], error: anyhow::Error) -> anyhow::Error {
     let mut told = Vec::new();
     if made > 0 {
         told.push(match work.iter_mut().try_for_each(Work::undo) {
-            Ok(()) => format!("the {made} hooks attached before it were given back"),
+            Ok(()) => {
+                format!("nothing new is attached: the {made} hooks before it were given back")
+            }
             Err(also) => format!(
                 "what was attached before could not be taken back: {also:#}; `fixer status` shows it, \
                  `fixer detach` takes it off"

@@ -74,7 +74,8 @@ const FILTERS: Neighbour = Neighbour {
     ],
 };
 
-/// libvirt's arrangement, but for the action `csum`, which not every kernel has.
+/// libvirt's arrangement, but for the action `csum`, which not every kernel has: that one is in the suite
+/// `csum_filter`.
 const SHAPER: Neighbour = Neighbour {
     name: "a root htb with a filter",
     commands: &[

@@ -35,6 +35,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "table over veth", command: "table_over_veth --test-threads=1" },
     Check { name: "receivers", command: "receivers --test-threads=1" },
     Check { name: "VLAN devices", command: "vlan_devices --test-threads=1" },
+    Check { name: "csum filter", command: "csum_filter --test-threads=1" },
     Check { name: "doctor", command: "doctor_on_debian --test-threads=1" },
     Check { name: "traffic", command: "traffic --test-threads=1" },
 ];
@@ -46,6 +47,7 @@ const SUITES: &[&str] = &[
     "table_over_veth",
     "receivers",
     "vlan_devices",
+    "csum_filter",
     "doctor_on_debian",
     "traffic",
 ];
