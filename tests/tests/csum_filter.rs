@@ -32,9 +32,11 @@ fn tc(scene: &Scene, command: &str) -> Result<String> {
     output(&scene.host, "tc", &command.split(' ').collect::<Vec<_>>())
 }
 
-/// Everything of libvirt's.
+/// Everything of libvirt's, but for what the qdisc counts.
 fn state(scene: &Scene) -> Result<[String; 2]> {
-    Ok([tc(scene, "qdisc show dev br0 root")?, tc(scene, "filter show dev br0 parent 1:")?])
+    let qdisc = tc(scene, "qdisc show dev br0 root")?;
+    let (qdisc, _) = qdisc.split_once(" direct_packets_stat").context("this is no htb qdisc")?;
+    Ok([qdisc.to_owned(), tc(scene, "filter show dev br0 parent 1:")?])
 }
 
 /// How many packets the filter's action has seen: `Sent 684 bytes 2 pkt (dropped 0, …`.

@@ -76,28 +76,37 @@ fn said(line: &str) -> Option<Said<'_>> {
 impl Said<'_> {
     /// The process that has the socket, as it is called from here. `None`: it may change nothing.
     fn holder(&self) -> Option<u32> {
-        match self.has_socket(self.pid) {
-            Some(true) => return may_change(self.pid).then_some(self.pid),
-            // Another user's: nothing more can be found out.
-            None => return Some(self.pid),
-            Some(false) => {}
+        let is_seen = self.has_socket(self.pid);
+        if is_seen == Some(true) {
+            return may_change(self.pid).then_some(self.pid);
         }
-        // It calls itself otherwise: it is in a container, or lies.
+        // It calls itself otherwise, for it is in a container; or it lies.
         let everyone = fs::read_dir("/proc").ok()?.flatten();
         let mut pids = everyone.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.find(|pid| self.has_socket(*pid) == Some(true)).filter(|pid| may_change(*pid))
+        match pids.find(|pid| self.has_socket(*pid) == Some(true)) {
+            Some(pid) => may_change(pid).then_some(pid),
+            // Who it says it is cannot be looked at, and nobody else has it.
+            None => is_seen.is_none().then_some(self.pid),
+        }
     }
 
     /// Whether a process has the socket; `None` if that cannot be seen.
     fn has_socket(&self, pid: u32) -> Option<bool> {
         let socket = format!("socket:[{}]", self.inode);
-        match fs::read_dir(format!("/proc/{pid}/fd")) {
-            Ok(descriptors) => Some(descriptors.flatten().any(|descriptor| {
-                fs::read_link(descriptor.path()).is_ok_and(|target| *target == *socket)
-            })),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
-            Err(_) => Some(false),
+        let is_hidden = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        let descriptors = match fs::read_dir(format!("/proc/{pid}/fd")) {
+            Ok(descriptors) => descriptors,
+            Err(error) => return if is_hidden(&error) { None } else { Some(false) },
+        };
+        let mut is_seen = true;
+        for descriptor in descriptors.flatten() {
+            match fs::read_link(descriptor.path()) {
+                Ok(target) if *target == *socket => return Some(true),
+                Err(error) if is_hidden(&error) => is_seen = false,
+                _ => {}
+            }
         }
+        is_seen.then_some(false)
     }
 }
 
