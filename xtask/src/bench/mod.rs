@@ -65,6 +65,7 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     if all || args.exact {
         let kernel = exact::measure(sh, &args.kernel, runs, &mut figures)?;
         tables.push((document::EXACT, format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
+        tables.push((document::COST, tables::cost(&figures)));
     }
     if all || args.felt {
         host::felt(sh, runs, &mut figures)?;
@@ -84,7 +85,6 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     // A part of them would push out the others.
     if all {
         tables.push((document::TARGETS, targets));
-        tables.push((document::COST, tables::cost(&figures)));
     } else {
         println!("{targets}");
     }

@@ -34,17 +34,12 @@ fn instructions(figures: &Figures, kinds: &[&str]) -> String {
     })
 }
 
-/// What a packet of some kinds pays on each way, and what is left of TCP.
+/// What a packet of some kinds pays on each way.
 pub(crate) fn cost(figures: &Figures) -> String {
-    const TCP: &str = "TCP through the bridge";
-    let kinds = ["UDP 300 B", "TCP 64 kB, GSO", "DHCP reply 300 B", "DHCP reply 1400 B", TCP];
-    table("", &kinds, &figures.names("exact", 1), |way, kind| {
-        if kind == TCP {
-            let ratio = share(figures, way, "TCP")?;
-            return Some(format!("{:.2}", ratio.median()));
-        }
-        let added = added(figures, way, UNTOUCHED, kind)?.median();
-        Some(if way == UNTOUCHED { "0".to_owned() } else { signed(added) })
+    let kinds = ["UDP 300 B", "TCP 64 kB, GSO", "DHCP reply 300 B", "DHCP reply 1400 B"];
+    let ways = figures.names("exact", 1).into_iter().filter(|way| *way != UNTOUCHED);
+    table("", &kinds, &ways.collect::<Vec<_>>(), |way, kind| {
+        Some(signed(added(figures, way, UNTOUCHED, kind)?.median()))
     })
 }
 
