@@ -43,6 +43,7 @@ pub(super) async fn serve(mut listener: TcpListener, routes: Router) -> Infallib
 async fn answer(stream: TcpStream, routes: Router) {
     let connection = http1::Builder::new()
         .keep_alive(false)
+        .half_close(true)
         .max_buf_size(LONGEST)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes));
     // What a client does wrong, or does not wait for, is its own affair.
