@@ -80,6 +80,10 @@ impl Tally {
 
     fn add(&mut self, event: &str) -> Result<()> {
         let event: Value = serde_json::from_str(event)?;
+        // How an exchange ended is told beside its packets.
+        if event.get("exchange").is_some() {
+            return Ok(());
+        }
         ensure!(event.get("verdict").is_some(), "it lost events, so they cannot be counted");
         let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
         let kind = Kind {
