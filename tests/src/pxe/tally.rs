@@ -80,8 +80,8 @@ impl Tally {
 
     fn add(&mut self, event: &str) -> Result<()> {
         let event: Value = serde_json::from_str(event)?;
-        // How an exchange ended is told beside its packets.
-        if event.get("exchange").is_some() {
+        // How an exchange ended is told beside its packets, and what a guest asks is shown beside replies.
+        if event.get("exchange").is_some() || event["dport"] == 67 {
             return Ok(());
         }
         ensure!(event.get("verdict").is_some(), "it lost events, so they cannot be counted");
