@@ -16,6 +16,7 @@ mod object;
 mod packages;
 mod pxe;
 mod record;
+mod scenario;
 mod soak;
 mod test;
 mod tidy;
@@ -80,6 +81,10 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Build the systems that fixer is for from their real software, without fixer and with it
+    /// (needs root)
+    #[command(after_help = scenario::EXAMPLES)]
+    Scenario(scenario::Args),
     /// Send replies at full speed while everything changes and fixer is killed (needs root)
     #[command(after_help = soak::EXAMPLES)]
     Soak(soak::Args),
@@ -113,6 +118,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Fuzz(args) => fuzz::run(&sh, &args),
         Verb::Vm(args) => vm::run(&sh, &args),
         Verb::Pxe { json } => pxe::run(&sh, json),
+        Verb::Scenario(args) => scenario::run(&sh, &args),
         Verb::Soak(args) => soak::run(&sh, &args),
         Verb::Bench(args) => bench::run(&sh, &args),
     }

@@ -77,10 +77,22 @@ fn download(sh: &Shell, archives: &Path, packages: &[String]) -> Result<()> {
         .with_context(|| format!("apt-get could not download {}", packages.join(" ")))
 }
 
+/// Makes the links that a system has in its root: a package may hold files in `/lib`, and laid over a
+/// system its directory would hide the link there, and all that is behind it.
+fn merge_usr(root: &Path) -> Result<()> {
+    for name in ["bin", "lib", "lib32", "lib64", "sbin"] {
+        let directory = root.join("usr").join(name);
+        std::fs::create_dir_all(&directory)?;
+        std::os::unix::fs::symlink(Path::new("usr").join(name), root.join(name))?;
+    }
+    Ok(())
+}
+
 /// Unpacks everything that was ever downloaded, and shows it only when it is complete.
 fn unpack(sh: &Shell, archives: &Path, directory: &Path) -> Result<()> {
     let (new, root) = (directory.join("new"), directory.join("root"));
     sh.remove_path(&new)?;
+    merge_usr(&new)?;
     for archive in sh.read_dir(archives)? {
         if archive.extension().is_some_and(|extension| extension == "deb") {
             cmd!(sh, "dpkg-deb --extract {archive} {new}").quiet().run()?;
