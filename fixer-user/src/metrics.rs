@@ -128,7 +128,8 @@ impl Collector for Exported {
                 }
             }
         }
-        let help = "Events that found the ring buffer full; the counters are not affected";
+        let help =
+            "Events that nobody took in time and were not shown; the counters are not affected";
         let mut family = encoder.encode_descriptor("fixer_events_lost", help, None, Counter)?;
         for Snapshot { netns, lost, .. } in &self.0 {
             let labels = [("netns", &**netns)];

@@ -29,7 +29,7 @@ use crate::{
     },
     say::say,
     service,
-    share::{Door, Feed, Listener, Share},
+    share::{Door, Listener, Share},
     signals::{Request, Signals},
     sink::SinkError,
     site::{Happening, Outcome, Site, change::LINGER},
@@ -148,9 +148,8 @@ impl Session {
 
     /// Takes the name under which watchers find this run in a namespace.
     fn listen(&self, number: usize) -> io::Result<Listener> {
-        let name = Feed::Run(std::process::id()).name();
         let netns = self.sites[number].netns().ok_or(io::ErrorKind::NotFound)?;
-        netns.run(|| Listener::bind(&name))?
+        netns.run(Listener::bind_for_run)?
     }
 
     /// Lets watchers in. That nobody can watch is no reason not to run.
@@ -316,7 +315,11 @@ impl Session {
 
     /// What is attached and counted at this moment, by namespace.
     pub fn snapshots(&self) -> impl Iterator<Item = Snapshot> + '_ {
-        self.sites.iter().map(Site::snapshot)
+        self.sites.iter().enumerate().map(|(number, site)| {
+            let mut snapshot = site.snapshot();
+            snapshot.lost += self.shares.get(number).map_or(0, Share::missed);
+            snapshot
+        })
     }
 
     /// Detaches from everything, and lets the readers empty the ring buffers.

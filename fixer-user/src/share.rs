@@ -16,7 +16,7 @@ mod server;
 mod socket;
 
 pub use self::{
-    client::{Connection, Feed, Feeder, Received},
+    client::{Connection, Feed, Feeder, Received, server_of},
     server::{Door, Share},
     socket::Listener,
 };

@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
 use fixer_tests::{
-    command::{PATIENCE, Running, built, hooks, output, program},
+    command::{PATIENCE, Running, built, fixer, hooks, output, program},
     kernel::require_root,
 };
 use fixer_user::lab::{
@@ -190,6 +190,15 @@ fn fixes(scene: &Scene) -> Result<bool> {
     Ok(arrived.is_some_and(|arrived| !arrived.partial && arrived.bytes == whole))
 }
 
+/// From outside, where the unit's process has another number, and whatever user it is.
+fn events_are_seen(scene: &Scene) -> Result<()> {
+    let mut watcher = Running::start(&scene.host, fixer(&["watch"])?)?;
+    watcher.stderr.wait("watching egress of br0")?;
+    ensure!(fixes(scene)?);
+    watcher.stdout.wait("! fixed")?;
+    watcher.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
 #[test]
 fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     require_root()?;
@@ -198,6 +207,7 @@ fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
     ensure!(machine.attached(1)? && fixes(&scene)?, "{:?}", hooks(&scene.host, BRIDGE)?);
     ensure!(machine.show("StatusText")? == "attached to br0", "{}", machine.show("StatusText")?);
+    events_are_seen(&scene)?;
 
     // It is nobody, and can do no more than it has to.
     let status = fs::read_to_string(format!("/proc/{}/status", machine.main()?))?;

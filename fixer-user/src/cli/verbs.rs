@@ -226,8 +226,9 @@ fn watch_help() -> String {
 const WATCH_EXAMPLES: &str = "\
 It changes nothing of what is attached, and any number may watch at once, each with its own options.
 A watcher that does not keep up is told how many events it has lost; the others and the counters lose
-nothing by it. It ends with Ctrl-C, or when nothing that it watches is attached any more, and then says
-what was counted since it began.
+nothing by it. While it watches a `run` whose own output nobody empties, that output loses events
+instead of letting them wait. It ends with Ctrl-C, or when that `run` ends or nothing that
+`fixer attach` left in the namespace is attached any more, and then says what was counted since it began.
 
 What `fixer attach` left is read by a process beside the watchers, `fixer serve-events`, that the first
 of them starts and that ends with the last.

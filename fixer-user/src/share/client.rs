@@ -9,21 +9,21 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     message::{LONGEST, Message},
-    socket::{Listener, Socket, connect},
+    socket::{Listener, RUN, Server, Socket, connect},
 };
-use crate::{bpf::ring::Maps, net::netns::NetNs};
+use crate::{
+    bpf::ring::Maps,
+    net::{claim::names, netns::NetNs},
+};
 
-/// How often it is tried, while one server ends and the next one starts.
-const ATTEMPTS: usize = 50;
-
-/// The time between two attempts.
+/// The time between two attempts, while one server ends and the next one starts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a server may take to answer.
+/// How long a server may take to be there and to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Messages that are taken at once.
@@ -39,13 +39,28 @@ pub enum Feed {
 }
 
 impl Feed {
-    /// The name of the socket, in the namespace of the programs.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Run(pid) => format!("fixer-events-run-{pid}"),
-            Self::Pins(maps) => format!("fixer-events-map-{}", maps.events),
+    /// Connects to whoever hands it out, in the calling thread's namespace.
+    fn reach(self) -> io::Result<socket2::Socket> {
+        let pid = match self {
+            Self::Pins(maps) => return connect(&server_of(maps), Server::Trusted),
+            Self::Run(pid) => pid,
+        };
+        // A name holds the number that the process has in its own container, and anybody can bind one.
+        let mut outcome = Err(io::ErrorKind::ConnectionRefused.into());
+        for name in names()?.iter().filter(|name| name.starts_with(RUN)) {
+            match connect(name, Server::Process(pid)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => outcome = Err(error),
+                Err(_) => {}
+                socket => return socket,
+            }
         }
+        outcome
     }
+}
+
+/// The name of the socket at which the events of pinned maps are handed out.
+pub fn server_of(maps: Maps) -> String {
+    format!("fixer-events-map-{}", maps.events)
 }
 
 /// The way to the events of one feed.
@@ -89,12 +104,15 @@ impl Feeder {
 
     /// Connects. Must be called on a tokio runtime.
     pub async fn connect(&mut self) -> Result<Connection> {
+        let deadline = Instant::now() + PATIENCE;
         let mut failure = anyhow!("nobody answers");
-        for _ in 0..ATTEMPTS {
-            match self.netns.run(|| connect(&self.feed.name()))? {
-                Ok(socket) => match self.greet(Socket::new(socket)?).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => failure = error,
+        while Instant::now() < deadline {
+            let feed = self.feed;
+            match self.netns.run(move || feed.reach())? {
+                Ok(socket) => match timeout_at(deadline, self.greet(Socket::new(socket)?)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => failure = error,
+                    Err(_) => failure = anyhow!("no answer came"),
                 },
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match self.feed {
                     Feed::Run(_) => failure = anyhow!("it hands out no events"),
@@ -112,10 +130,7 @@ impl Feeder {
         socket.send(&[&self.wanted.to_ne_bytes()])?;
         let mut connection = Connection { socket, buffer: Box::new([0; LONGEST]) };
         let Connection { socket, buffer } = &mut connection;
-        let len = timeout(PATIENCE, socket.receive(&mut buffer[..]))
-            .await
-            .context("no answer came")?
-            .context("the connection was closed")?;
+        let len = socket.receive(&mut buffer[..]).await.context("the connection was closed")?;
         match Message::parse(&buffer[..len]) {
             Some(Message::Ready) => Ok(connection),
             _ => bail!("the answer made no sense"),
@@ -129,7 +144,7 @@ impl Feeder {
         self.helper.take().map(|mut before| before.wait()).transpose()?;
         // What it could not do is found here, where it can be said.
         maps.open().context("cannot read the pinned maps")?;
-        let listener = match self.netns.run(|| Listener::bind(&self.feed.name()))? {
+        let listener = match self.netns.run(|| Listener::bind(&server_of(maps)))? {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(()),
             listener => listener?,
         };
