@@ -16,7 +16,6 @@ use crate::{
     session::{Plan, Session},
     signals::{Request, Signals},
     sink::SinkError,
-    site::Site,
     stream::{Follower, Writer},
     summary,
 };
@@ -26,7 +25,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     let acts = [TO_ATTACH, if args.user.is_some() { &[Act::Become] } else { &[] }].concat();
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
-    let namespaces = checks::namespaces(&args.select)?;
+    let namespaces = checks::namespaces_now(&args.select)?;
     let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -46,12 +45,12 @@ async fn work(
     let mut signals = Signals::new(on_hangup)?;
     let listener = listen(args.metrics).await?;
 
-    let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
     let (mut sites, mut found) = (Vec::new(), Vec::new());
     for netns in namespaces {
-        let selection = args.select.selection();
-        let (site, links) = Site::new(netns.clone(), plan.config(), selection, hooks, wish).await?;
-        checks::every_name_will_do(&args.select, &netns, &links)?;
+        let (site, links) = plan.site(netns.clone()).await?;
+        if args.select.requires(netns.spec()) {
+            checks::every_name_will_do(&args.select, &netns, &links)?;
+        }
         sites.push(site);
         found.push(links);
     }
@@ -59,8 +58,8 @@ async fn work(
     let sinks = sinks(&args.output)?;
     let ledger = Ledger::default();
     ledger.follow(args.sees_exchanges());
-    let mut session = Session::new(sites, ledger.clone())?;
-    let begun = session.attach(found).and_then(|()| {
+    let mut session = Session::new(sites, &plan, ledger.clone())?;
+    let begun = session.attach(found, &plan).and_then(|()| {
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
         let patience = Duration::from_secs(args.exchange_timeout);
@@ -94,7 +93,8 @@ async fn work(
 /// What is still done once it is attached.
 fn later(args: &cli::Run) -> Vec<Act> {
     let mut acts = TO_STAY.to_vec();
-    acts.extend(args.config.is_some().then_some(Act::Load));
+    let loads = args.config.is_some() || args.select.globs().next().is_some();
+    acts.extend(loads.then_some(Act::Load));
     acts.extend((!args.select.netns.is_empty()).then_some(Act::Enter));
     acts
 }
