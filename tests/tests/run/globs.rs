@@ -1,8 +1,12 @@
 //! `--netns 'ns-*'`: every namespace of such a name, as they are named and deleted.
 
-use std::time::{Duration, Instant};
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN};
 use fixer_tests::{
     command::{PATIENCE, Running, fixer, hooks, interfaces, output},
     mounts::{name, private_names, unname},
@@ -11,9 +15,13 @@ use fixer_user::{
     lab::{link, scene::BRIDGE},
     net::netns::NetNs,
 };
-use nix::sys::signal::Signal;
+use nix::sys::{
+    resource::{Resource, setrlimit},
+    signal::Signal,
+};
 
 use crate::{
+    least::{comes_to, only},
     metrics::{get, has},
     scene, send_partial,
 };
@@ -120,8 +128,8 @@ fn a_namespace_of_many_names_is_taken_once() -> Result<()> {
     name(&elsewhere, "ns-self")?;
     name(&NetNs::scratch("red")?, "red")?;
     // Neither is a namespace.
-    std::fs::write("/run/netns/ns-empty", "")?;
-    std::fs::create_dir("/run/netns/ns-directory")?;
+    fs::write("/run/netns/ns-empty", "")?;
+    fs::create_dir("/run/netns/ns-directory")?;
     let names = ["n*", "ns-*", "red", "*e*", "/run/netns/ns-blue"];
     let mut fixer = run(&elsewhere, &names, &["--metrics", "off", "--events", "none"])?;
     for place in ["/run/netns/ns-blue/br0", "ns-self/br5"] {
@@ -176,4 +184,115 @@ fn what_is_there_at_the_start_is_taken_or_refused() -> Result<()> {
     link::bridge(&red, BRIDGE)?;
     first.stderr.wait("attached to egress of ns-red/br0")?;
     first.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+/// Other globs and names: what is meant no more is left, what stays is not touched, what is new is taken.
+/// A name has to be there, or all stays as it was.
+#[test]
+fn other_namespaces_can_be_named_while_it_runs() -> Result<()> {
+    let elsewhere = ground()?;
+    let (blue, red, pink) = (scene()?, scene()?, scene()?);
+    for (scene, called) in [(&blue, "ns-blue"), (&red, "ns-red"), (&pink, "pink")] {
+        name(&scene.host, called)?;
+    }
+    let file = tempfile::NamedTempFile::new()?;
+    let write = |netns: &str| {
+        let common = "interface = 'br*'\nmetrics = 'off'\nevents = 'none'\n";
+        fs::write(file.path(), format!("{common}{netns}\n"))
+    };
+    let path = file.path().to_str().context("a path in UTF-8")?;
+    write("netns = 'ns-*'")?;
+    let mut fixer = Running::start(&elsewhere, fixer(&["run", "--config", path])?)?;
+    for place in ["ns-blue/br0", "ns-red/br0"] {
+        fixer.stderr.wait(&format!("attached to egress of {place}"))?;
+    }
+    let count = || -> Result<[usize; 3]> {
+        let [blue, red, pink] = [&blue, &red, &pink].map(|scene| hooks(&scene.host, BRIDGE));
+        Ok([blue?.len(), red?.len(), pink?.len()])
+    };
+    ensure!(count()? == [1, 1, 0]);
+    for scene in [&blue, &red] {
+        send_partial(scene, BRIDGE, 1)?;
+    }
+    for (netns, words, there) in [
+        ("netns = ['*-blue', 'p*']", "attached to egress of pink/br0", [1, 0, 1]),
+        ("netns = ['ns-blue', 'x*']", "matches 'x*' yet; waiting", [1, 0, 0]),
+        (
+            "netns = ['ns-[br]*', 'none']",
+            "the configuration stays as it was: cannot open",
+            [1, 0, 0],
+        ),
+        ("netns = 'ns-['", "the configuration stays as it was: ", [1, 0, 0]),
+        ("", "netns cannot change while it runs: that needs a restart", [1, 0, 0]),
+        ("netns = ['ns-*', 'pink']", "attached to egress of ns-red/br0", [1, 1, 1]),
+    ] {
+        write(netns)?;
+        fixer.signal(Signal::SIGHUP)?;
+        fixer.stderr.wait(words)?;
+        if !words.contains("stays as it was") {
+            fixer.stderr.wait("the configuration was read again")?;
+        }
+        ensure!(count()? == there, "{netns}: {:?}", count()?);
+    }
+    // Now it is named, and waited for.
+    unname("pink")?;
+    fixer.stderr.wait("let go of the network namespace 'pink': it was deleted; waiting")?;
+    for scene in [&blue, &red] {
+        send_partial(scene, BRIDGE, 1)?;
+    }
+    let mut ended = fixer.stop(Signal::SIGTERM)?.ok()?;
+    ended.stdout.sort_unstable();
+    let expected =
+        ["ns-blue/br0 egress: 2 fixed", "ns-red/br0 egress: 2 fixed", "pink: no packet matched"];
+    ensure!(ended.stdout == expected, "{ended:?}");
+    ensure!(count()? == [0, 0, 0]);
+    Ok(())
+}
+
+/// With what it keeps, and as somebody else.
+#[test]
+fn as_another_user_a_run_takes_what_is_named() -> Result<()> {
+    let elsewhere = ground()?;
+    let mut fixer = run(&elsewhere, &["ns-*"], &["--metrics", "off", "--user", "nobody"])?;
+    fixer.stderr.wait("waiting")?;
+    let needed = [CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN];
+    comes_to(&fixer, &only(&needed))?;
+    let blue = scene()?;
+    name(&blue.host, "ns-blue")?;
+    fixer.stderr.wait("attached to egress of ns-blue/br0")?;
+    send_partial(&blue, BRIDGE, 1)?;
+    fixer.stdout.wait("fixed")?;
+    unname("ns-blue")?;
+    fixer.stderr.wait("let go of the network namespace 'ns-blue'")?;
+    fixer.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+/// It says so once, and takes what it can take once it can.
+#[test]
+fn what_cannot_be_taken_is_told_once_and_tried_again() -> Result<()> {
+    const MOST: u64 = 48;
+    let elsewhere = ground()?;
+    let arguments = ["run", "-i", "br*", "--metrics", "off", "--netns", "ns-*"];
+    let limit = || setrlimit(Resource::RLIMIT_NOFILE, MOST, MOST).map_err(io::Error::from);
+    let mut fixer = Running::start_as(&elsewhere, fixer(&arguments)?, limit)?;
+    fixer.stderr.wait("waiting")?;
+    let mut named = 0;
+    let line = loop {
+        name(&NetNs::scratch("some")?, &format!("ns-{named}"))?;
+        named += 1;
+        let line = fixer.stderr.wait("network namespace 'ns-")?;
+        if !line.ends_with("is there") {
+            break line;
+        }
+    };
+    ensure!(named > 1 && line.contains("cannot take the network namespace"), "{line}");
+    ensure!(line.contains("Too many open files"), "{line}");
+    unname("ns-0")?;
+    fixer.stderr.wait("let go of the network namespace 'ns-0'")?;
+    let last = format!("the network namespace 'ns-{}' is there", named - 1);
+    fixer.stderr.wait(&last)?;
+    let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
+    let told = ended.stderr.iter().filter(|line| line.contains("cannot take")).count();
+    ensure!(told == 1, "{ended:?}");
+    Ok(())
 }
