@@ -60,7 +60,8 @@ impl Spec {
 
     /// The name that `ip netns` knows it by, if it was given by name.
     pub fn name(&self) -> Option<&str> {
-        (self.path == Path::new(NAMED).join(&self.given)).then_some(&self.given)
+        let is_name = self.path.parent() == Some(Path::new(NAMED)) && !self.given.contains('/');
+        is_name.then_some(&self.given)
     }
 
     /// As the user wrote it, or as it was found.
