@@ -92,22 +92,25 @@ fn a_namespace_that_is_named_is_taken_at_once() -> Result<()> {
     let mut fixer = run(&elsewhere, &["ns-*"], &["--metrics", "off"])?;
     fixer.stderr.wait("waiting")?;
     let ip = |arguments: &[&str]| output(&elsewhere, "ip", arguments).map(drop);
+    ip(&["netns", "add", "ns-ip"])?;
+    fixer.stderr.wait("the network namespace 'ns-ip' is there")?;
     let mut took = Vec::new();
     for number in 0..7 {
-        let name = format!("ns-{number}");
+        let called = format!("ns-{number}");
+        let netns = NetNs::scratch(&called)?;
         let began = Instant::now();
-        ip(&["netns", "add", &name])?;
-        fixer.stderr.wait(&format!("the network namespace '{name}' is there"))?;
+        name(&netns, &called)?;
+        fixer.stderr.wait(&format!("the network namespace '{called}' is there"))?;
         took.push(began.elapsed());
-        ip(&["-n", &name, "link", "add", "br7", "type", "bridge"])?;
-        fixer.stderr.wait(&format!("attached to egress of {name}/br7"))?;
+        link::bridge(&netns, "br7")?;
+        fixer.stderr.wait(&format!("attached to egress of {called}/br7"))?;
     }
     // A machine may be busy at one moment or another.
     took.sort_unstable();
     ensure!(took[took.len() / 2] < SOON, "{took:?}");
     ip(&["netns", "add", "other"])?;
     ip(&["-all", "netns", "del"])?;
-    for _ in 0..7 {
+    for _ in 0..8 {
         fixer.stderr.wait("let go of the network namespace 'ns-")?;
     }
     let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
