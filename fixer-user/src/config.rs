@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn every_option_has_its_name_in_the_file() {
-        let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = 'blue'\nhook = 'both'\n\
+        let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = ['blue', 'qdhcp-*']\nhook = 'both'\n\
                     match = ['dhcp', 'udp:69:*']\nobserve-only = true\nevents = 'json'\nall = true\n\
                     pcapng = '/tmp/x'\nmetrics = 'off'\nattach-mode = 'tcx'\nskip-selftest = false\n\
                     user = 'nobody'\nexchange-timeout = 10\n";
@@ -215,6 +215,7 @@ mod tests {
             run.select.auto && run.what.observe_only && run.output.all && !run.what.skip_selftest
         );
         assert_eq!((run.what.hook, run.what.rules.len()), (Hooks::Both, 2));
+        assert_eq!((run.select.netns.len(), run.select.globs().count()), (2, 1));
         assert_eq!((run.metrics.0, run.user.as_deref()), (None, Some("nobody")));
         assert_eq!(run.exchange_timeout, 10);
         let mut run = Cli::command();
@@ -253,6 +254,7 @@ mod tests {
             ("match = ['dhcp', 'udp:0:1']", "'0' is no port"),
             ("metrics = 9767", "FILE line 1: 'metrics' is a text in quotes"),
             ("auto = 'yes'", "FILE line 1: 'auto' is true or false"),
+            ("netns = 'qdhcp-['", "FILE line 1: invalid value 'qdhcp-[' for '--netns"),
             ("interface = [1]", "'interface' is a text in quotes, or a list"),
             ("interface = 'a'\ninterface = 'b'", "FILE line 2: duplicate key"),
             ("[run]\nauto = true", "FILE line 1: there is no option 'run'"),

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
 use fixer_tests::{
     command::{PATIENCE, Running, built, fixer, hooks, output, program},
+    http::{self, METRICS},
     kernel::require_root,
 };
 use fixer_user::lab::{
@@ -26,7 +27,7 @@ use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
 /// The overall exposure that README.md quotes, in tenths.
@@ -55,7 +56,7 @@ exec unshare --cgroup --uts --ipc --pid --fork --kill-child sh -c '
     cp "$FIXER" usr/bin/fixer
     cp "$DIST/fixer.service" units
     cp "$DIST/fixer.toml" etc/fixer
-    printf "[Service]\nWatchdogSec=2\n" > units/fixer.service.d/soon.conf
+    printf "[Service]\nWatchdogSec=2\n$MORE\n" > units/fixer.service.d/soon.conf
     # All that comes before the unit is not what is tried here.
     for target in sysinit basic shutdown network-pre; do
         printf "[Unit]\nDefaultDependencies=no\n" > units/$target.target
@@ -70,6 +71,8 @@ exec unshare --cgroup --uts --ipc --pid --fork --kill-child sh -c '
     mount -t tmpfs run run
     pivot_root . old
     umount -l old
+    # As systemd does where it takes itself for the first of a machine: what is mounted later is seen.
+    mount --make-rshared /
     export container=fixer SYSTEMD_UNIT_PATH=/units
     exec /lib/systemd/systemd --unit=fixer.service --log-target=null --show-status=no
 '
@@ -88,16 +91,18 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn boot(scene: &'a Scene) -> Result<Self> {
+    /// Boots it, with these lines more in the unit.
+    fn boot(scene: &'a Scene, more: &str) -> Result<Self> {
         const NONE: Option<&CStr> = None;
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
         mount(Some(c"cgroup2"), CGROUPS, Some(c"cgroup2"), MsFlags::empty(), NONE)?;
-        let cgroup = format!("fixer-test-{}", std::process::id());
+        let cgroup = format!("fixer-test-{}", gettid());
         fs::create_dir(Path::new("/mnt").join(&cgroup))?;
         let mut machine = Self { scene, running: None, cgroup };
         let mut boot = program("unshare", &["--mount", "sh", "-c", BOOT]);
         boot.env("DIST", dist()).env("FIXER", built()?).env("CGROUP", &machine.cgroup);
+        boot.env("MORE", more);
         machine.running = Some(Running::start(&scene.host, boot)?);
         Ok(machine)
     }
@@ -109,11 +114,16 @@ impl<'a> Machine<'a> {
         Ok(Pid::from_raw(children.trim().parse().context("it has no first process yet")?))
     }
 
+    /// Runs a program there.
+    fn output(&self, command: &[&str]) -> Result<String> {
+        let target = self.first()?.to_string();
+        let enter = ["--target", &target, "--all"];
+        output(&self.scene.host, "nsenter", &[&enter[..], command].concat())
+    }
+
     /// Runs a program of systemd's there.
     fn systemctl(&self, arguments: &[&str]) -> Result<String> {
-        let target = self.first()?.to_string();
-        let enter = ["--target", &target, "--all", "systemctl"];
-        output(&self.scene.host, "nsenter", &[&enter[..], arguments].concat())
+        self.output(&[&["systemctl"], arguments].concat())
     }
 
     /// A property of the unit.
@@ -203,7 +213,7 @@ fn events_are_seen(scene: &Scene) -> Result<()> {
 fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     require_root()?;
     let scene = Scene::new()?;
-    let machine = Machine::boot(&scene)?;
+    let machine = Machine::boot(&scene, "")?;
     machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
     ensure!(machine.attached(1)? && fixes(&scene)?, "{:?}", hooks(&scene.host, BRIDGE)?);
     ensure!(machine.show("StatusText")? == "attached to br0", "{}", machine.show("StatusText")?);
@@ -240,6 +250,37 @@ fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     machine.systemctl(&["stop", UNIT])?;
     ensure!(machine.show("ActiveState")? == "inactive" && machine.show("Result")? == "success");
     ensure!(machine.attached(0)?, "{:?}", hooks(&scene.host, BRIDGE)?);
+    Ok(())
+}
+
+/// What the unit says of other namespaces is enough: those that are named while it runs are seen behind
+/// its own mounts, and let go.
+#[test]
+fn the_unit_takes_namespaces_as_they_are_named() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new()?;
+    let more = "RestrictNamespaces=\nRestrictNamespaces=net\n\
+                AmbientCapabilities=CAP_SYS_ADMIN\nCapabilityBoundingSet=CAP_SYS_ADMIN";
+    let machine = Machine::boot(&scene, more)?;
+    machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
+    let config = format!("/proc/{}/root/etc/fixer/fixer.toml", machine.first()?);
+    let text = "auto = true\nnetns = 'ns-*'\nevents = 'none'\n";
+    fs::write(&config, text)?;
+    machine.systemctl(&["restart", UNIT])?;
+    machine.until("waiting", || Ok(machine.show("StatusText")? == "waiting for an interface"))?;
+    for round in ["first", "second"] {
+        machine.output(&["ip", "netns", "add", "ns-blue"])?;
+        machine.output(&["ip", "-n", "ns-blue", "link", "add", "br5", "type", "bridge"])?;
+        let there = || -> Result<bool> {
+            let body = http::get(&scene.host, METRICS, "/metrics")?.body;
+            Ok(body.contains("fixer_interface_attached{netns=\"ns-blue\",interface=\"br5\""))
+        };
+        machine.until(round, there)?;
+        machine.output(&["ip", "netns", "del", "ns-blue"])?;
+        machine.until("let go", || Ok(!there()?))?;
+    }
+    machine.systemctl(&["stop", UNIT])?;
+    ensure!(machine.show("Result")? == "success");
     Ok(())
 }
 

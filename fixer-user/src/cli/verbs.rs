@@ -85,7 +85,7 @@ fn run_help() -> String {
             .map(privileges::help);
     format!(
         "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nwith --user also:\n{become_user}\n\
-         and keeps once it is attached:\n{after}\nwith --config also:\n{load}\nwith --netns also:\n{enter}"
+         and keeps once it is attached:\n{after}\nwith --config, or a glob in --netns, also:\n{load}\nwith --netns also:\n{enter}"
     )
 }
 
@@ -94,7 +94,9 @@ Names decide, for as long as it runs. An interface that is made again, or rename
 pattern, is attached; one that is renamed out of it is detached. A network namespace whose
 name is deleted is let go, so that it can end, and entered again when the name comes back;
 one given as pid:N is let go when the process ends. When none is left that could come back,
-the run ends.
+the run ends. A glob in --netns takes every namespace below /run/netns whose name matches, as
+they are named and deleted, and need not find any; what is named in it with -i need not be
+there either. A namespace with several names is taken once.
 
 With --all at ingress, the rules dhcp and pxe also take what clients ask of servers (UDP 68
 to 67); a sum that is partial is finished there too, unless --observe-only is given. With
@@ -110,6 +112,7 @@ Examples:
   fixer run -i virbr0
   fixer run -i 'br-*' --events json --metrics off
   fixer run -i tap0 --netns blue --netns pid:4711
+  fixer run -i 'ns-*' --netns 'qdhcp-*'
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
   fixer run -i br0 --all --hook both
   fixer run --config /etc/fixer/fixer.toml";

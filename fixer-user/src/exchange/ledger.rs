@@ -96,7 +96,12 @@ impl Ledger {
 
     /// Counts an exchange that was forgotten before its end.
     pub fn forgotten(&self, netns: &Arc<str>) {
-        *self.counts().forgotten.entry(Arc::clone(netns)).or_default() += 1;
+        let forgotten = &mut self.counts().forgotten;
+        // Namespaces may get new names for ever.
+        if forgotten.len() >= REMEMBERED && !forgotten.contains_key(netns) {
+            forgotten.pop_first();
+        }
+        *forgotten.entry(Arc::clone(netns)).or_default() += 1;
     }
 
     /// The counters by interface.
