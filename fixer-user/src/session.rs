@@ -135,7 +135,11 @@ impl Session {
     ) -> Result<()> {
         (self.writer, self.end) = (Some(writer), Some(end));
         for number in 0..self.sites.len() {
-            self.shares.push(Share::new(self.sites[number].object.take_wanted()?, verdicts));
+            self.shares.push(Share::new(
+                self.sites[number].object.take_wanted()?,
+                verdicts,
+                self.ledger.clone(),
+            ));
             let ring = self.sites[number].object.take_ring()?;
             self.readers.extend(self.reader(number, ring));
         }
