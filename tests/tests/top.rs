@@ -199,6 +199,25 @@ fn a_run_that_sees_replies_alone_tells_no_exchanges() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn exchanges_of_another_namespace_are_shown() -> Result<()> {
+    let scene = Scene::new()?;
+    let _dnsmasq = Dnsmasq::start(&scene)?;
+    let run = following(&scene)?;
+    let mut terminal = Terminal::open(120, 30)?;
+    let top = top(&["--netns", &format!("pid:{}", run.pid())])?;
+    let top = Running::start_on(&scene.guest, top, terminal.side()?)?;
+    terminal.shows("none yet")?;
+    let (client, asked) = asks(&scene, 0x77)?;
+    ensure!(asked.lease.is_some(), "{asked:?}");
+    let place = format!("pid:{}/{BRIDGE}", run.pid());
+    tells(&mut terminal, &[&place, &client, "DORA", "lease"])?;
+    terminal.press("q")?;
+    top.end()?.ok()?;
+    run.stop(Signal::SIGTERM)?.ok()?;
+    Ok(())
+}
+
 /// What is pinned is read as `fixer watch` reads it, and by nobody when the picture has gone.
 #[test]
 fn of_what_attach_left_events_are_shown() -> Result<()> {
