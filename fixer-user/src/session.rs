@@ -99,8 +99,9 @@ impl Session {
         verdicts: u32,
     ) -> Result<()> {
         self.end = Some(end);
-        let writer = self.writer.insert(writer);
-        Ok(self.members.iter_mut().try_for_each(|member| member.show(writer, verdicts))?)
+        let (writer, ledger) = (self.writer.insert(writer), &self.ledger);
+        let show = |member: &mut Member| member.show(writer, verdicts, ledger.clone());
+        Ok(self.members.iter_mut().try_for_each(show)?)
     }
 
     /// Serves until it is time to end. If the writer ended first, says how.

@@ -17,6 +17,7 @@ mod socket;
 
 pub use self::{
     client::{Connection, Feed, Feeder, Received, server_of},
+    message::Wish,
     server::{Door, Share},
     socket::Listener,
 };

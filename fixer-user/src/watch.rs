@@ -30,7 +30,7 @@ use crate::{
     },
     say::say,
     session::Ended,
-    share::{Connection, Feed, Feeder, Received},
+    share::{Connection, Feed, Feeder, Received, Wish},
     signals::Signals,
     site::place,
     stream::{PATIENCE, Source, Writer},
@@ -83,7 +83,7 @@ impl Watch {
             let counted = Counted::begin(&ground.residents);
             let mut streams = Vec::new();
             for feed in &ground.feeds {
-                let mut feeder = Feeder::new(ground.netns.clone(), *feed, verdicts);
+                let mut feeder = Feeder::new(ground.netns.clone(), *feed, Wish::of(verdicts));
                 let connection = feeder.connect().await.with_context(|| cannot(&feeder))?;
                 streams.push((feeder, connection));
             }

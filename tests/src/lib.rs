@@ -5,7 +5,9 @@
 
 pub mod bpf;
 pub mod cases;
+pub mod client;
 pub mod command;
+pub mod dashboard;
 pub mod faults;
 pub mod frames;
 pub mod fuzz;

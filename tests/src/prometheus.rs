@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc::Receiver,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -113,6 +113,15 @@ impl Prometheus {
         let data = self.api(&format!("query?query={}", encoded(expression)))?;
         let result = data["result"].as_array().cloned();
         result.with_context(|| format!("{expression}: {data}"))
+    }
+
+    /// The series that an expression gives in each of the last seconds, with their values.
+    pub fn range(&self, expression: &str, seconds: u32) -> Result<Vec<Value>> {
+        let end = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let (query, start) = (encoded(expression), end - u64::from(seconds));
+        let path = format!("query_range?query={query}&start={start}&end={end}&step=1");
+        let data = self.api(&path)?;
+        data["result"].as_array().cloned().with_context(|| format!("{expression}: {data}"))
     }
 
     /// Waits until what an expression gives is as wanted, and hands it over.

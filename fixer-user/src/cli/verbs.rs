@@ -198,6 +198,12 @@ const TOP_KEYS: &str = "\
 It shows what `fixer attach` and every running `fixer run` attached, and changes nothing. What is
 attached later appears within seconds. Rates are the mean of the last ten seconds.
 
+Of a `fixer run --all --hook both` it also shows the last exchanges between DHCP clients and servers:
+the client, what was said (D discover, O offer, R request, A ack, N nak, I inform, d decline, r release;
+D3 is three of them), the outcome, the address that was offered, the server, and how long it took.
+An exchange is over after 30 seconds of silence. Events of bad packets are listed below; `fixer watch`
+tells more of each.
+
 Keys:
   up, down, k, j    select an interface; PgUp, PgDn, Home, End go further
   /                 type a part of an interface's name; Enter keeps the filter, Esc drops it
@@ -205,7 +211,7 @@ Keys:
   s                 sort by name, by rate, by total
   q, Ctrl-C         quit
 
-Without colour: set NO_COLOR.";
+Without colour: set NO_COLOR. Terminals that have none, as vt220 and xterm-mono, get none.";
 
 /// Arguments of `fixer watch`.
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use crate::{
         load::Object,
         ring::{Ring, Wanted},
     },
+    exchange::Ledger,
     metrics::Snapshot,
     net::links::{Change, Link},
     say::say,
@@ -108,8 +109,13 @@ impl Member {
     }
 
     /// Starts to read the site's events, of which the stream shows these verdicts.
-    pub(super) fn show(&mut self, writer: &Writer, verdicts: u32) -> Result<(), SiteError> {
-        let share = Share::new(self.site.object.take_wanted()?, verdicts);
+    pub(super) fn show(
+        &mut self,
+        writer: &Writer,
+        verdicts: u32,
+        ledger: Ledger,
+    ) -> Result<(), SiteError> {
+        let share = Share::new(self.site.object.take_wanted()?, verdicts, ledger);
         let ring = self.site.object.take_ring()?;
         let reader = Some(Reader::start(writer, ring, &self.source, &share));
         self.shown = Some(Shown { share, door: None, reader });

@@ -122,7 +122,7 @@ impl Session {
         let mut member = Member::new(site, plan);
         member.listen();
         let writer = self.writer.as_ref().context("nobody writes events any more")?;
-        member.show(writer, plan.config().events)?;
+        member.show(writer, plan.config().events, self.ledger.clone())?;
         say(format_args!("the network namespace '{}' is there", member.site.label()));
         tell(member.attach(found));
         member.tell_if_idle();

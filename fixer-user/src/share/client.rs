@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    message::{LONGEST, Message},
+    message::{LONGEST, Message, Wish},
     socket::{Listener, RUN, Server, Socket, connect},
 };
 use crate::{
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BATCH: usize = 256;
 
 /// Who hands out the events of some programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feed {
     /// The `fixer run` with this process id.
     Run(u32),
@@ -68,7 +68,7 @@ pub fn server_of(maps: Maps) -> String {
 pub struct Feeder {
     netns: NetNs,
     feed: Feed,
-    wanted: u32,
+    wish: Wish,
     /// The process that reads pinned maps, if it was started from here.
     helper: Option<Child>,
 }
@@ -87,14 +87,16 @@ pub struct Received {
     pub samples: Vec<Bytes>,
     /// How many are missing behind them.
     pub lost: u64,
+    /// Whether exchanges are followed there, if that is said to who has asked.
+    pub follows: Option<bool>,
     /// Whether that is all, for ever.
     pub is_over: bool,
 }
 
 impl Feeder {
-    /// The way to a feed in a namespace; `wanted` is a set of verdicts.
-    pub fn new(netns: NetNs, feed: Feed, wanted: u32) -> Self {
-        Self { netns, feed, wanted, helper: None }
+    /// The way to a feed in a namespace.
+    pub fn new(netns: NetNs, feed: Feed, wish: Wish) -> Self {
+        Self { netns, feed, wish, helper: None }
     }
 
     /// What it leads to.
@@ -127,7 +129,7 @@ impl Feeder {
     }
 
     async fn greet(&self, socket: Socket) -> Result<Connection> {
-        socket.send(&[&self.wanted.to_ne_bytes()])?;
+        socket.send(&[&self.wish.bytes()])?;
         let mut connection = Connection { socket, buffer: Box::new([0; LONGEST]) };
         let Connection { socket, buffer } = &mut connection;
         let len = socket.receive(&mut buffer[..]).await.context("the connection was closed")?;
@@ -201,9 +203,13 @@ impl Connection {
         match message {
             Some(Message::Sample(sample)) => received.samples.push(Bytes::copy_from_slice(sample)),
             Some(Message::Lost(lost)) => received.lost = lost,
+            Some(Message::Follows(follows)) => received.follows = Some(follows),
             // Whoever makes no sense is not listened to any more.
             Some(Message::Ready) | None => received.is_over = true,
         }
-        !received.is_over && received.lost == 0 && received.samples.len() < BATCH
+        !received.is_over
+            && received.lost == 0
+            && received.follows.is_none()
+            && received.samples.len() < BATCH
     }
 }
