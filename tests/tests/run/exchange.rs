@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dhcproto::{
-    Encodable as _,
-    v4::{DhcpOption, Message, MessageType},
+use dhcproto::v4::{DhcpOption, MessageType};
+use fixer_tests::{
+    command::{PATIENCE, Running, attached, on_bridge, program},
+    raw_client,
 };
-use fixer_tests::command::{PATIENCE, Running, attached, on_bridge, program};
 use fixer_user::lab::{
     packet::PacketSocket,
     reply::{self, PARTIAL},
@@ -64,17 +64,7 @@ fn mac() -> String {
 
 /// What a client broadcasts, of this type and with these options.
 fn frame(mac: [u8; 6], message_type: MessageType, options: &[DhcpOption]) -> Result<Vec<u8>> {
-    let none = Ipv4Addr::UNSPECIFIED;
-    let mut message = Message::new_with_id(XID, none, none, none, none, &mac);
-    message.set_flags(dhcproto::v4::Flags::default().set_broadcast());
-    message.opts_mut().insert(DhcpOption::MessageType(message_type));
-    options.iter().cloned().for_each(|option| drop(message.opts_mut().insert(option)));
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(mac, [0xff; 6])
-        .ipv4(none.octets(), [255; 4], 64)
-        .udp(68, 67)
-        .write(&mut frame, &message.to_vec()?)?;
-    Ok(frame)
+    raw_client::frame(mac, message_type, XID, Ipv4Addr::UNSPECIFIED, options)
 }
 
 /// Sends what a client would.
