@@ -8,7 +8,10 @@ use fixer_user::net::netns::NetNs;
 use nix::net::if_::if_nametoindex;
 use serde_json::{Value, json};
 
-use super::tcpdump::{self, Packet};
+use super::{
+    stage::CORRUPT,
+    tcpdump::{self, Packet},
+};
 
 /// Where a packet was seen: an interface and a hook.
 pub type Place = (String, &'static str);
@@ -50,20 +53,12 @@ pub fn read(netns: &NetNs, file: &Path, mended: &'static str) -> Result<Vec<Even
 fn event(mut packet: Packet, row: &[String; 10], mended: &'static str) -> Result<Event> {
     let [interface, direction, comment, time, len, option, field, class, class6, sum] = row;
     let said = &mut packet.said;
-    let is_bad = said["checksum"] != said["expected"];
     // Two opinions on the time, the length and the sum, of the same bytes.
     let seconds = format!("{}.{:09}", packet.time / 1_000_000_000, packet.time % 1_000_000_000);
     ensure!(*time == seconds, "{time}, but tcpdump says {seconds}");
     ensure!(len.parse() == Ok(packet.frame.len()), "{len} in {packet:?}");
-    ensure!(said["expected"] == **sum, "tshark computes {sum}, but tcpdump says {said}");
-    let verdict = if is_bad { mended } else { "valid" };
-    let finding = match (said["checksum"].as_str(), said["expected"].as_str()) {
-        (Some(stored), Some(right)) if is_bad => {
-            format!("bad udp cksum {stored} -> {right}! {verdict}")
-        }
-        _ => "udp cksum ok".to_owned(),
-    };
-    ensure!(*comment == finding, "the comment is '{comment}' and not '{finding}'");
+    let computed = said["expected"].as_str().unwrap_or_default();
+    ensure!(computed == sum, "tshark computes {sum}, but tcpdump says {said}");
     let filled = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
     // What tcpdump says of these has to be the same, where it says something.
     let dhcp = &mut said["dhcp"];
@@ -79,7 +74,16 @@ fn event(mut packet: Packet, row: &[String; 10], mended: &'static str) -> Result
         "0x00000002" => "egress",
         direction => anyhow::bail!("no direction is {direction}"),
     };
-    Ok(Event { packet, place: (interface.clone(), hook), verdict })
+    let verdict = match (packet.has_bad_sum(), packet.has_right_sum()) {
+        (true, _) if packet.is_of(CORRUPT) => "corrupt",
+        (true, _) => mended,
+        (_, true) => "valid",
+        _ => "unchecked",
+    };
+    let event = Event { packet, place: (interface.clone(), hook), verdict };
+    let finding = event.finding();
+    ensure!(*comment == finding, "the comment is '{comment}' and not '{finding}'");
+    Ok(event)
 }
 
 impl Event {
@@ -105,19 +109,24 @@ impl Event {
         Ok(event)
     }
 
+    /// What fixer should have found.
+    fn finding(&self) -> String {
+        let sum = |key: &str| self.packet.said[key].as_str().unwrap_or_default();
+        match self.verdict {
+            "valid" => "udp cksum ok".to_owned(),
+            "unchecked" => "no cksum".to_owned(),
+            bad => format!("bad udp cksum {} -> {}! {bad}", sum("checksum"), sum("expected")),
+        }
+    }
+
     /// The line that fixer should have written.
     pub fn text(&self) -> String {
-        let Self { packet, place: (interface, hook), verdict } = self;
+        let Self { packet, place: (interface, hook), .. } = self;
+        let finding = self.finding();
         let said = &packet.said;
         let word = |key: &str| said[key].as_str().unwrap_or_default();
         let [ip, dhcp] =
             if packet.checksum_at() == 60 { ["IP6", "DHCPv6"] } else { ["IP", "DHCP"] };
-        let finding = match *verdict {
-            "valid" => "udp cksum ok".to_owned(),
-            verdict => {
-                format!("bad udp cksum {} -> {}! {verdict}", word("checksum"), word("expected"))
-            }
-        };
         let mut line = format!(
             "{} {interface} {hook} {ip} {}.{} > {}.{}: {finding}, {dhcp}",
             time_of_day(packet.time),

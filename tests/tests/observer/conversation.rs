@@ -17,7 +17,7 @@ pub const SILENCE: i64 = 3_000_000_000;
 pub const SLACK: i64 = 250_000_000;
 
 /// How long it may take until a silence is noticed, in nanoseconds.
-const LATE: i64 = 1_500_000_000;
+const LATE: i64 = 3_000_000_000;
 
 /// A message and the interface where it came to be seen first.
 #[derive(Clone, Debug)]

@@ -47,18 +47,26 @@ fn play(setting: Setting) -> Result<Seen> {
 /// tcpdump hears the bridge send what the ports mend.
 #[test]
 fn at_the_ports_every_figure_is_tcpdumps() -> Result<()> {
-    let seen = play(Setting { at_ports: true, mended: "fixed", shows: ["text", "json"] })?;
+    let seen =
+        play(Setting { at_ports: true, mode: "tcx", mended: "fixed", shows: ["text", "json"] })?;
     compare::mended_on_the_way(&seen)
 }
 
 #[test]
 fn at_the_bridge_every_figure_is_tcpdumps() -> Result<()> {
-    let seen = play(Setting { at_ports: false, mended: "fixed", shows: ["json", "text"] })?;
+    let seen =
+        play(Setting { at_ports: false, mode: "tcx", mended: "fixed", shows: ["json", "text"] })?;
     compare::right_at_the_guests(&seen)
 }
 
 /// What is only observed leaves as it came, so tcpdump hears at the hook itself what fixer has seen.
 #[test]
 fn where_it_only_looks_every_figure_is_tcpdumps() -> Result<()> {
-    play(Setting { at_ports: false, mended: "partial", shows: ["json", "text"] }).map(drop)
+    let seen = play(Setting {
+        at_ports: false,
+        mode: "clsact",
+        mended: "partial",
+        shows: ["json", "text"],
+    })?;
+    compare::wrong_at_the_guests(&seen)
 }

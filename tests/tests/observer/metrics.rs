@@ -88,7 +88,8 @@ fn expected(seen: &Seen, events: &[Event]) -> Metrics {
         for row in &TABLE {
             expected.add(format!("fixer_packets_total{{{at},verdict=\"{}\"}}", row.name), 0.0);
         }
-        expected.add(format!("fixer_interface_attached{{{at},mode=\"tcx\"}}"), 1.0);
+        let mode = seen.setting.mode;
+        expected.add(format!("fixer_interface_attached{{{at},mode=\"{mode}\"}}"), 1.0);
     }
     for Event { packet, place: (interface, hook), verdict } in events {
         let at = format!("netns=\"host\",interface=\"{interface}\"");

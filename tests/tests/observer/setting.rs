@@ -30,6 +30,8 @@ use super::{
 pub struct Setting {
     /// Whether it is at the guests' ports, and not at the bridge.
     pub at_ports: bool,
+    /// How it is attached: `tcx` or `clsact`.
+    pub mode: &'static str,
     /// What becomes of a packet whose sum is partial: `fixed` or `partial`.
     pub mended: &'static str,
     /// How `fixer run` and `fixer watch` show events: one as text, one as JSON.
@@ -149,6 +151,7 @@ fn run(host: &NetNs, setting: Setting, capture: &std::path::Path) -> Result<Runn
     let interface = if setting.at_ports { "guest*" } else { BRIDGE };
     let capture = capture.to_str().context("the path is text")?;
     let mut arguments = vec!["-i", interface, "--all", "--hook", "both"];
+    arguments.extend(["--attach-mode", setting.mode]);
     arguments.extend(["--match", "dhcp,dhcpv6,udp:546:547", "--exchange-timeout", &patience]);
     arguments.extend(["--events", setting.shows[0], "--pcapng", capture]);
     arguments.extend((setting.mended == "partial").then_some("--observe-only"));

@@ -3,7 +3,10 @@
 use std::{net::Ipv4Addr, thread};
 
 use anyhow::{Result, ensure};
-use dhcproto::v4::{DhcpOption, MessageType};
+use dhcproto::{
+    Encodable as _,
+    v4::{DhcpOption, Message, MessageType, Opcode},
+};
 use fixer_tests::{
     command::PATIENCE,
     leases::{
@@ -19,7 +22,8 @@ use fixer_user::{
     lab::{
         link,
         packet::PacketSocket,
-        scene::{GUEST, PORT, SERVER},
+        reply::{self, CHECKSUM_AT},
+        scene::{BRIDGE, GUEST, PORT, SERVER},
         strict,
     },
     net::netns::NetNs,
@@ -30,6 +34,10 @@ pub const PORTS: [&str; 3] = [PORT, "guest1", "guest2"];
 
 /// The transactions of the last messages of all, one for each guest.
 pub const LAST: [u32; 3] = [0xfeed_0000, 0xfeed_0001, 0xfeed_0002];
+
+/// The transactions of a reply whose sum is wrong, and of one that has none.
+pub const CORRUPT: u32 = 0xbad0_0001;
+const UNCHECKED: u32 = 0xbad0_0002;
 
 /// The strict client, which has an address of its own.
 const STRICT: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
@@ -162,6 +170,27 @@ impl Stage {
             (5, Decline, none, vec![server]),
         ] {
             self.say(0, number, message_type, number.into(), address, &options)?;
+        }
+        self.damaged()
+    }
+
+    /// Replies that nobody should mend: fixer must neither make a damaged one look well, nor give one a
+    /// sum that has none.
+    fn damaged(&self) -> Result<()> {
+        let none = Ipv4Addr::UNSPECIFIED;
+        let sender = PacketSocket::open(&self.host, BRIDGE)?;
+        for xid in [CORRUPT, UNCHECKED] {
+            let mac = [2, 0, 0, 0, 1, 0xff];
+            let mut message = Message::new_with_id(xid, none, none, none, none, &mac);
+            message.set_opcode(Opcode::BootReply);
+            message.opts_mut().insert(DhcpOption::MessageType(MessageType::Offer));
+            message.opts_mut().insert(DhcpOption::ServerIdentifier(SERVER));
+            let mut frame = reply::frame(&message.to_vec()?);
+            match xid {
+                CORRUPT => frame[CHECKSUM_AT] ^= 0x55,
+                _ => frame[CHECKSUM_AT..CHECKSUM_AT + 2].fill(0),
+            }
+            sender.send(&frame, None)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What tcpdump hears and says: of what passes an interface, and of a capture file.
 
-use std::{net::IpAddr, path::Path};
+use std::{fmt, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fixer_tests::command::{Running, output, program};
@@ -16,7 +16,7 @@ const FILTER: &str = "udp and ((src port 67 and dst port 68) or (src port 68 and
 const WORDY: [&str; 6] = ["-n", "-e", "-tt", "--time-stamp-precision=nano", "-vvv", "-xx"];
 
 /// A packet in tcpdump's words.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Packet {
     /// Nanoseconds since 1970.
     pub time: i64,
@@ -26,6 +26,12 @@ pub struct Packet {
     pub said: Value,
     /// The same in its own words.
     pub words: String,
+}
+
+impl fmt::Debug for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
 }
 
 impl Packet {
@@ -44,6 +50,21 @@ impl Packet {
     /// Whether a server says it.
     pub fn is_reply(&self) -> bool {
         self.said["sport"] == 67 || self.said["sport"] == 547
+    }
+
+    /// Whether its sum is right.
+    pub fn has_right_sum(&self) -> bool {
+        self.words.contains(": [udp sum ok] ")
+    }
+
+    /// Whether its sum is wrong. One that has none is neither.
+    pub fn has_bad_sum(&self) -> bool {
+        self.words.contains(": [bad udp cksum ")
+    }
+
+    /// Whether it is of this transaction of DHCPv4.
+    pub fn is_of(&self, xid: u32) -> bool {
+        self.dhcp("xid") == &format!("{xid:#010x}")
     }
 
     /// A value in the DHCP message.
@@ -134,9 +155,10 @@ fn said(words: &str, frame: &[u8]) -> Result<Value> {
         Some(sums) => {
             let (stored, right) = sums.trim_end_matches('!').split_once(" -> ").context("sums")?;
             ensure!(stored == sum(frame, at), "another sum in {frame:?}");
-            [stored.to_owned(), right.to_owned()]
+            [stored, right].map(|sum| Some(sum.to_owned()))
         }
-        None if finding == "udp sum ok" => [sum(frame, at), sum(frame, at)],
+        None if finding == "udp sum ok" => [sum(frame, at), sum(frame, at)].map(Some),
+        None if finding == "no cksum" => [Some(sum(frame, at)), None],
         None => bail!("not of the scene: {finding}"),
     };
     Ok(json!({
