@@ -37,6 +37,7 @@ pub fn everything(seen: &Seen) -> Result<String> {
     };
     metrics::compare(seen, events, &exchanges, seconds)?;
     status(seen, events)?;
+    top(seen, events)?;
     let (packets, places, exchanges) = (events.len(), seen.setting.places().len(), exchanges.len());
     Ok(format!("{packets} packets at {places} hooks, {exchanges} exchanges: as tcpdump has them"))
 }
@@ -179,6 +180,18 @@ fn status(seen: &Seen, events: &[Event]) -> Result<()> {
             ensure!(entry["packets"][row.name] == right, "{}: {right}, but {entry}", row.name);
         }
         ensure!(entry["mode"] == seen.setting.mode && entry["held_by"] == "run", "{entry}");
+    }
+    Ok(())
+}
+
+/// The total in the row of each hook is that of all verdicts.
+fn top(seen: &Seen, events: &[Event]) -> Result<()> {
+    for ((interface, hook), counts) in counts(events) {
+        let total = counts.values().sum::<u64>().to_string();
+        let rows = seen.top.iter().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let is_its = |row: &Vec<&str>| row.windows(2).any(|cells| cells == [interface, *hook]);
+        let row = rows.clone().find(is_its).with_context(|| format!("{:#?}", seen.top))?;
+        ensure!(row.contains(&&*total), "{total} packets at {interface} {hook}: {:#?}", seen.top);
     }
     Ok(())
 }

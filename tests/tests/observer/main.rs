@@ -8,7 +8,8 @@
 //! 2. The packets are those that tcpdump has heard at the same place, byte for byte.
 //! 3. Each line of text and each object of JSON says of its packet what tcpdump and tshark say.
 //! 4. [`conversation`]: the exchanges are those that a reader of tcpdump's lines would tell of.
-//! 5. [`metrics`], the status and the last lines count what there is in all that, and nothing else.
+//! 5. [`metrics`], the status, the frame of `top` and the last lines count what there is in all that, and
+//!    nothing else.
 
 mod capture;
 mod compare;

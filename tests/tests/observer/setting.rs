@@ -84,6 +84,8 @@ pub struct Seen {
     pub metrics: Metrics,
     /// What `fixer status --json` said at the end.
     pub status: Vec<Value>,
+    /// What `fixer top --once` said at the end.
+    pub top: Vec<String>,
     /// What `fixer run` and what `fixer watch` have shown.
     pub shown: [Shown; 2],
     _stage: Stage,
@@ -115,8 +117,11 @@ impl Seen {
         let guests = guests.into_iter().map(Tap::stop).collect::<Result<_>>()?;
         let exchanges = conversation::exchanges(&messages(setting, &taps))?;
         let metrics = last_metrics(&stage.host, exchanges.len())?;
-        let status = Running::start(&stage.host, fixer(&["status", "--json"])?)?.end()?.ok()?;
-        let status = serde_json::from_str(&status.stdout.join(""))?;
+        let said = |arguments| -> Result<Vec<String>> {
+            Ok(Running::start(&stage.host, fixer(arguments)?)?.end()?.ok()?.stdout)
+        };
+        let (status, top) = (said(&["status", "--json"])?, said(&["top", "--once"])?);
+        let status = serde_json::from_str(&status.join(""))?;
         let [by_watch, by_run] = [watch, run].map(|running| running.stop(Signal::SIGTERM));
         let ([first, second], [capture, other]) = (setting.shows, captures);
         let shown = [
@@ -133,6 +138,7 @@ impl Seen {
             exchanges,
             metrics,
             status,
+            top,
             shown,
             _stage,
             _directory,
