@@ -23,5 +23,6 @@ pub mod slice;
 pub mod soak;
 pub mod tap;
 pub mod terminal;
+pub mod tshark;
 pub mod walk;
 pub mod ways;
