@@ -6,6 +6,8 @@ use anyhow::{Result, bail, ensure};
 use fixer_user::lab::strict::Outcome;
 use serde::Serialize;
 
+use crate::command::Ended;
+
 /// One way in which a system is set up, without fixer and with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Act {
@@ -80,6 +82,15 @@ pub fn cure(outcome: &Outcome) -> Result<String> {
     match lease {
         Some(lease) => Ok(format!("has a lease: {} from {}", lease.address, lease.server)),
         None => bail!("the client has no lease, after {replies} replies"),
+    }
+}
+
+/// What `fixer doctor` has to say first, who must find something.
+pub fn finding(doctor: Ended) -> Result<String> {
+    let first = doctor.stdout.iter().find_map(|line| line.strip_prefix("1. "));
+    match first {
+        Some(first) if doctor.status.code() == Some(3) => Ok(first.to_owned()),
+        _ => bail!("the doctor finds nothing: {doctor:?}"),
     }
 }
 
