@@ -18,7 +18,11 @@ use anyhow::{Context as _, Result, ensure};
 use fixer_user::{lab::link, net::netns::NetNs};
 use nix::{
     sched::{CloneFlags, setns, unshare},
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
 };
 
 use super::cgroup::Cgroup;
@@ -179,6 +183,16 @@ impl Host {
         Running::start(&self.netns, self.command(program, arguments)?)
     }
 
+    /// Asks a program of the host's to end, and waits until it has.
+    pub fn stop(&self, running: Running) -> Result<Ended> {
+        // What runs there was started by what runs here.
+        let starter = running.pid();
+        let children = fs::read_to_string(format!("/proc/{starter}/task/{starter}/children"))?;
+        let program = children.trim().parse().context("it has ended already")?;
+        kill(Pid::from_raw(program), Signal::SIGTERM)?;
+        running.end()
+    }
+
     /// Runs a program in the host to its end.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Ended> {
         self.spawn(program, arguments)?.end()
@@ -216,7 +230,7 @@ impl Drop for Host {
 }
 
 /// Waits until this holds.
-pub fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !holds()? {
         ensure!(Instant::now() < deadline, "in vain was waited until {what}");
