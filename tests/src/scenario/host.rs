@@ -87,6 +87,8 @@ mkdir /etc/systemd/system
 : > /etc/fstab
 mount -t tmpfs tmpfs /run
 mkdir /run/lock /run/netns
+# What is mounted here is seen by services, whose mounts are their own: a container has to see to that.
+mount --make-rshared /
 echo ready
 export container=fixer
 exec /lib/systemd/systemd --unit=basic.target --show-status=no --log-target=null

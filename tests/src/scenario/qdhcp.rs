@@ -5,6 +5,7 @@
 
 mod left_over;
 mod openvswitch;
+mod service;
 
 use anyhow::{Result, ensure};
 
@@ -44,6 +45,8 @@ pub const SCENARIO: Scenario = Scenario {
     packages: &[
         ("dnsmasq-base", "/usr/sbin/dnsmasq"),
         ("iproute2", "/usr/bin/ip"),
+        ("busybox-static", "/usr/bin/busybox"),
+        ("systemd", "/usr/lib/systemd/systemd"),
         ("openvswitch-switch", openvswitch::VSWITCHD),
     ],
     play,
@@ -52,6 +55,7 @@ pub const SCENARIO: Scenario = Scenario {
 fn play(acts: &mut Vec<Act>) -> Result<()> {
     acts.push(behind_a_bridge(INSIDE, "behind a Linux bridge, fixer in the namespace")?);
     acts.push(behind_a_bridge(AT_THE_PORT, "behind a Linux bridge, fixer at the bridge's port")?);
+    acts.push(service::act()?);
     acts.push(openvswitch::act()?);
     acts.push(left_over::act()?);
     Ok(())
@@ -75,12 +79,18 @@ fn behind_a_bridge(arguments: &[&str], setting: &str) -> Result<Act> {
 fn bridged() -> Result<Host> {
     let host = Host::start("network node")?;
     network(&host)?;
+    bridge(&host)?;
+    Ok(host)
+}
+
+/// The bridge of the network, with the other end of its pair.
+fn bridge(host: &Host) -> Result<()> {
     host.sh(&format!(
         "ip link add {BRIDGE} type bridge\n\
          ip link set {BRIDGE} up\n\
          ip link set {TAP} master {BRIDGE} up"
-    ))?;
-    Ok(host)
+    ))
+    .map(drop)
 }
 
 /// The namespace of the network, with one end of its pair.
