@@ -19,7 +19,7 @@ const SERVICE: &str = include_str!("../../../../dist/openstack/fixer-qdhcp.servi
 /// Where it is installed.
 const INSTALLED: &str = "/etc/systemd/system/fixer-qdhcp.service";
 
-/// A network that was there before the service, and goes before it does.
+/// A network that was there before the service, and comes again after it.
 pub fn act() -> Result<Act> {
     let host = Host::boot("network node")?;
     network(&host)?;
@@ -32,32 +32,45 @@ pub fn act() -> Result<Act> {
     let verified = host.run("systemd-analyze", &["verify", "fixer-qdhcp.service"])?.ok()?;
     ensure!(verified.stderr.is_empty(), "systemd does not like it: {verified:?}");
     host.sh("systemctl enable --now fixer-qdhcp")?;
-    until("the service is attached", || Ok(status(&host)?.contains("attached to")))?;
-    let client = story::cure(&guest.ask()?)?;
-    let counted = format!("interface=\"{INTERFACE}\",hook=\"egress\",verdict=\"fixed\"}} 2");
-    let metrics = host.sh("busybox wget -q -O - http://127.0.0.1:9768/metrics")?;
-    ensure!(metrics.contains(&counted), "nothing was counted: {metrics}");
-    let told = status(&host)?;
+    let client = cure(&host, &guest)?;
+    let status = host.sh("systemctl show fixer-qdhcp --value --property StatusText")?;
 
-    // It holds no namespace that neutron deletes.
+    // The network is deleted and made again, as neutron does it.
     host.stop(server)?;
     host.sh(&format!("ip netns del {NAMESPACE}"))?;
-    until("the network is gone", || Ok(!interfaces(&host.netns)?.iter().any(|name| name == TAP)))?;
+    until("nothing holds the network any more", || {
+        Ok(!interfaces(&host.netns)?.iter().any(|name| name == TAP))
+    })?;
+    network(&host)?;
+    host.sh(&format!("ip link set {TAP} master {BRIDGE} up"))?;
+    let _server = dnsmasq(&host, "192.168.7.10,192.168.7.90")?;
+    cure(&host, &guest)?;
+    let counted = format!("interface=\"{INTERFACE}\",hook=\"egress\",verdict=\"fixed\"}} 4");
+    let metrics = host.sh("busybox wget -q -O - http://127.0.0.1:9768/metrics")?;
+    ensure!(metrics.contains(&counted), "not four replies were counted: {metrics}");
+
     host.sh("systemctl disable --now fixer-qdhcp")?;
+    ensure!(!is_attached(&host)?, "the service has left something");
     Ok(Act {
         setting: "as a service".to_owned(),
         fault,
         fixer: vec![
             "dist/openstack/fixer-qdhcp.service installed; systemctl enable --now fixer-qdhcp"
                 .to_owned(),
-            format!("systemctl status: {told}"),
-            "metrics: 2 fixed; the namespace can be deleted".to_owned(),
+            format!("systemctl status: {status}"),
+            "the namespace deleted and made again; fixer_packets_total: 4 fixed".to_owned(),
         ],
         client,
     })
 }
 
-/// What the service says of itself.
-fn status(host: &Host) -> Result<String> {
-    host.sh("systemctl show fixer-qdhcp --value --property StatusText")
+/// What a client gets once the service is attached.
+fn cure(host: &Host, guest: &Guest) -> Result<String> {
+    until("the service is attached", || is_attached(host))?;
+    story::cure(&guest.ask()?)
+}
+
+/// Whether something is attached where dnsmasq is.
+fn is_attached(host: &Host) -> Result<bool> {
+    Ok(host.sh(&format!("fixer status --netns {NAMESPACE}"))?.contains(INTERFACE))
 }
