@@ -56,7 +56,8 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
     acts.push(behind_a_bridge(INSIDE, "behind a Linux bridge, fixer in the namespace")?);
     acts.push(behind_a_bridge(AT_THE_PORT, "behind a Linux bridge, fixer at the bridge's port")?);
     acts.push(service::act()?);
-    acts.push(openvswitch::act()?);
+    acts.push(openvswitch::behind_a_pair()?);
+    acts.push(openvswitch::internal()?);
     acts.push(left_over::act()?);
     Ok(())
 }
@@ -64,7 +65,7 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
 /// As neutron's linuxbridge agent makes it.
 fn behind_a_bridge(arguments: &[&str], setting: &str) -> Result<Act> {
     let host = bridged()?;
-    let _dnsmasq = dnsmasq(&host, "192.168.7.10,192.168.7.90")?;
+    let _dnsmasq = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
     let guest = Guest::behind(&host.netns, BRIDGE, PORT, 1)?;
     let fault = story::fault(&guest.ask_in_vain()?)?;
     let found = host.run("fixer", &["doctor", "--netns", NAMESPACE, "-i", "ns-*"])?;
@@ -105,9 +106,9 @@ fn network(host: &Host) -> Result<()> {
     .map(drop)
 }
 
-/// dnsmasq for these addresses, with the options that neutron gives it, as far as they matter to a
-/// client.
-fn dnsmasq(host: &Host, range: &str) -> Result<Running> {
+/// dnsmasq on this interface and for these addresses, with the options that neutron gives it, as far as
+/// they matter to a client.
+fn dnsmasq(host: &Host, interface: &str, range: &str) -> Result<Running> {
     let mut dnsmasq = host.spawn(
         "ip",
         &[
@@ -125,7 +126,7 @@ fn dnsmasq(host: &Host, range: &str) -> Result<Running> {
             "--conf-file=/dev/null",
             "--bind-dynamic",
             "--dhcp-authoritative",
-            &format!("--interface={INTERFACE}"),
+            &format!("--interface={interface}"),
             &format!("--dhcp-range={range},255.255.255.0,1h"),
             &format!("--pid-file=/run/dnsmasq-{range}.pid"),
             &format!("--dhcp-leasefile=/run/leases-{range}"),

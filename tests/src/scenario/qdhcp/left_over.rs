@@ -23,8 +23,8 @@ const WATCHING: &[&str] = &["run", "--netns", NAMESPACE, "-i", "ns-*", "--all", 
 pub fn act() -> Result<Act> {
     let host = bridged()?;
     host.sh(&format!("ip -n {NAMESPACE} address add {OLD}/24 dev {INTERFACE}"))?;
-    let old = dnsmasq(&host, "192.168.6.10,192.168.6.90")?;
-    let _new = dnsmasq(&host, "192.168.7.10,192.168.7.90")?;
+    let old = dnsmasq(&host, INTERFACE, "192.168.6.10,192.168.6.90")?;
+    let _new = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
     let guest = Guest::behind(&host.netns, BRIDGE, PORT, 1)?;
 
     let mut fault = None;

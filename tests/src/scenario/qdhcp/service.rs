@@ -24,7 +24,7 @@ pub fn act() -> Result<Act> {
     let host = Host::boot("network node")?;
     network(&host)?;
     bridge(&host)?;
-    let server = dnsmasq(&host, "192.168.7.10,192.168.7.90")?;
+    let server = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
     let guest = Guest::behind(&host.netns, BRIDGE, PORT, 1)?;
     let fault = story::fault(&guest.ask_in_vain()?)?;
 
@@ -43,7 +43,7 @@ pub fn act() -> Result<Act> {
     })?;
     network(&host)?;
     host.sh(&format!("ip link set {TAP} master {BRIDGE} up"))?;
-    let _server = dnsmasq(&host, "192.168.7.10,192.168.7.90")?;
+    let _server = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
     cure(&host, &guest)?;
     let counted = format!("interface=\"{INTERFACE}\",hook=\"egress\",verdict=\"fixed\"}} 4");
     let metrics = host.sh("busybox wget -q -O - http://127.0.0.1:9768/metrics")?;
