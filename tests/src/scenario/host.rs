@@ -240,12 +240,11 @@ pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> 
     Ok(())
 }
 
-/// Where the packages of all scenarios are.
+/// Where the packages of all scenarios are. It is laid over the machine's files also where there are none.
 pub fn unpacked() -> Result<PathBuf> {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .context("the repository is not known; start this with cargo")?;
     let directory = Path::new(&here).join("..").join(UNPACKED);
-    directory.canonicalize().with_context(|| {
-        format!("there is no {}: `cargo xtask scenario` makes it", directory.display())
-    })
+    let made = fs::create_dir_all(&directory).and_then(|()| directory.canonicalize());
+    made.with_context(|| format!("cannot make {}", directory.display()))
 }

@@ -45,7 +45,6 @@ pub const SCENARIO: Scenario = Scenario {
     packages: &[
         ("dnsmasq-base", "/usr/sbin/dnsmasq"),
         ("iproute2", "/usr/bin/ip"),
-        ("busybox-static", "/usr/bin/busybox"),
         ("systemd", "/usr/lib/systemd/systemd"),
         ("openvswitch-switch", openvswitch::VSWITCHD),
     ],

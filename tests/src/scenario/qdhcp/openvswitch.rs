@@ -8,7 +8,7 @@ use super::{
 };
 use crate::scenario::{guest::Guest, host::Host, story};
 
-/// Debian starts it through a link that its package makes when it is installed.
+/// Where Debian has it; the link in `/usr/sbin` is not there before the package is configured.
 pub const VSWITCHD: &str = "/usr/lib/openvswitch-switch/ovs-vswitchd";
 
 /// fixer where dnsmasq is, if that is at a port of the switch itself.
@@ -16,11 +16,12 @@ const INSIDE_AT_TAP: &[&str] = &["run", "--netns", NAMESPACE, "-i", "tap*"];
 
 /// Starts Open vSwitch as its service does, and makes the integration bridge.
 const START: &str = "
+PATH=$PATH:/usr/lib/openvswitch-switch
 mkdir -p /run/openvswitch /var/lib/openvswitch /var/log/openvswitch
 ovsdb-tool create /var/lib/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema
 ovsdb-server /var/lib/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach
 ovs-vsctl --no-wait init
-$VSWITCHD --pidfile --detach
+ovs-vswitchd --pidfile --detach
 ovs-vsctl add-br br-int -- set bridge br-int datapath_type=netdev
 ";
 
@@ -77,7 +78,7 @@ pub fn internal() -> Result<Act> {
 /// A network node with Open vSwitch.
 fn switch() -> Result<Host> {
     let host = Host::start("network node")?;
-    host.sh(&format!("VSWITCHD={VSWITCHD}\n{START}"))?;
+    host.sh(START)?;
     Ok(host)
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use super::{Act, BRIDGE, INTERFACE, NAMESPACE, PORT, TAP, bridge, dnsmasq, network};
 use crate::{
     command::interfaces,
+    http,
     scenario::{
         guest::Guest,
         host::{Host, until},
@@ -18,6 +19,9 @@ const SERVICE: &str = include_str!("../../../../dist/openstack/fixer-qdhcp.servi
 
 /// Where it is installed.
 const INSTALLED: &str = "/etc/systemd/system/fixer-qdhcp.service";
+
+/// Where it tells what it has counted.
+const METRICS: ([u8; 4], u16) = ([127, 0, 0, 1], 9768);
 
 /// A network that was there before the service, and comes again after it.
 pub fn act() -> Result<Act> {
@@ -46,8 +50,8 @@ pub fn act() -> Result<Act> {
     let _server = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
     cure(&host, &guest)?;
     let counted = format!("interface=\"{INTERFACE}\",hook=\"egress\",verdict=\"fixed\"}} 4");
-    let metrics = host.sh("busybox wget -q -O - http://127.0.0.1:9768/metrics")?;
-    ensure!(metrics.contains(&counted), "not four replies were counted: {metrics}");
+    let metrics = http::get(&host.netns, METRICS, "/metrics")?;
+    ensure!(metrics.body.contains(&counted), "not four replies were counted: {metrics:?}");
 
     host.sh("systemctl disable --now fixer-qdhcp")?;
     ensure!(!is_attached(&host)?, "the service has left something");
