@@ -61,8 +61,6 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
 
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.
 fn fetch(sh: &Shell, names: &[&String]) -> Result<()> {
-    // It is laid over the machine's own files, also where nothing lacks.
-    sh.create_dir(format!("{DIRECTORY}/root"))?;
     unpacked::fetch(sh, DIRECTORY, "parts of these systems", || {
         let lacking = scenario(sh).args(names).arg("--lacking").quiet().read()?;
         Ok(lacking.lines().map(str::to_owned).collect())

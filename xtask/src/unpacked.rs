@@ -78,7 +78,8 @@ fn download(sh: &Shell, archives: &Path, packages: &[String]) -> Result<()> {
 }
 
 /// Makes the links that a system has in its root: a package may hold files in `/lib`, and laid over a
-/// system its directory would hide the link there, and all that is behind it.
+/// system its directory would hide the link there, and all that is behind it. `dpkg-deb --extract` would
+/// put a directory in the place of a link.
 fn merge_usr(root: &Path) -> Result<()> {
     for name in ["bin", "lib", "lib32", "lib64", "sbin"] {
         let directory = root.join("usr").join(name);
@@ -95,7 +96,9 @@ fn unpack(sh: &Shell, archives: &Path, directory: &Path) -> Result<()> {
     merge_usr(&new)?;
     for archive in sh.read_dir(archives)? {
         if archive.extension().is_some_and(|extension| extension == "deb") {
-            cmd!(sh, "dpkg-deb --extract {archive} {new}").quiet().run()?;
+            let script =
+                "dpkg-deb --fsys-tarfile \"$1\" | tar -x --keep-directory-symlink -C \"$2\"";
+            cmd!(sh, "bash -o pipefail -c {script} bash {archive} {new}").quiet().run()?;
         }
     }
     sh.remove_path(&root)?;

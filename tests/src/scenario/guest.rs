@@ -1,14 +1,14 @@
 //! A guest behind a port of a bridge, with a client that verifies every checksum.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use fixer_user::{
     lab::{
         link,
         strict::{self, Outcome},
     },
-    net::netns::NetNs,
+    net::netns::{NetNs, Spec},
 };
 
 /// The guest's interface.
@@ -43,6 +43,12 @@ impl Guest {
         link::enslave(host, port, bridge)
             .with_context(|| format!("{port} cannot be a port of {bridge}"))?;
         Ok(guest)
+    }
+
+    /// A guest that is there already, such as a container, by the file of its namespace.
+    pub fn inside(netns: &Path, number: u8) -> Result<Self> {
+        let spec = netns.to_string_lossy().parse::<Spec>().map_err(Error::msg)?;
+        Ok(Self { netns: NetNs::open(&spec)?, mac: [2, 0, 0, 0, 0, number] })
     }
 
     /// Asks for a lease for as long as it takes to see that there is none.

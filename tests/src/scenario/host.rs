@@ -11,16 +11,22 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_user::{lab::link, net::netns::NetNs};
 use nix::{
-    sched::{CloneFlags, setns},
-    sys::{prctl, signal::Signal},
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
 };
 
-use crate::command::{Ended, Running, built};
+use super::cgroup::Cgroup;
+use crate::command::{Ended, PATIENCE, Running, built};
 
 /// Where packages are unpacked, from the root of the repository.
 const UNPACKED: &str = "target/scenario/root";
@@ -29,8 +35,8 @@ const UNPACKED: &str = "target/scenario/root";
 const FIXER: &str = "/usr/local/sbin/fixer";
 
 /// Makes the file system: the packages of `$1` lie over the machine's own, changes go to memory, and `$2`
-/// is `fixer`. `/var` begins with nothing but what the packages have there. The last line is said when
-/// all is ready, by the process that all others are left to.
+/// is `fixer` at `$3`. `/var` begins with nothing but what the packages have there. `$4` is what the first
+/// process does then, that all others are left to.
 ///
 /// Each directory is laid over by itself: the packages are below the machine's root, and the kernel lays
 /// nothing over a place that it is in.
@@ -56,16 +62,37 @@ mount --rbind /dev dev
 mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
+echo $$ > sys/fs/cgroup/cgroup.procs
 mount -t bpf bpf sys/fs/bpf
 mkdir -p run/netns usr/local/sbin
 touch "./$3"
 mount --bind "$2" "./$3"
 pivot_root . mnt
 umount -l /mnt
+eval "$4"
+"#;
+
+/// A first process that does nothing but to wait for those that are left to it.
+const WAIT: &str = "
 echo ready
 sleep infinity &
 wait
-"#;
+";
+
+/// systemd as the first process. Of the machine's units those are there that a package brings, but nothing
+/// of what the machine starts by itself.
+const SYSTEMD: &str = "
+rm -rf /etc/systemd/system /usr/lib/systemd/system/*.wants /usr/lib/systemd/system-generators
+mkdir /etc/systemd/system
+: > /etc/fstab
+mount -t tmpfs tmpfs /run
+mkdir /run/lock /run/netns
+# What is mounted here is seen by services, whose mounts are their own: a container has to see to that.
+mount --make-rshared /
+echo ready
+export container=fixer
+exec /lib/systemd/systemd --unit=basic.target --show-status=no --log-target=null
+";
 
 /// A running host. Its processes end when it is dropped.
 #[derive(Debug)]
@@ -73,25 +100,49 @@ pub struct Host {
     /// Its network; no other process is in it.
     pub netns: NetNs,
     first: Child,
+    cgroup: Cgroup,
 }
 
 impl Host {
     /// Starts a host with nothing but a loopback interface.
     pub fn start(name: &str) -> Result<Self> {
+        Self::start_with(name, WAIT)
+    }
+
+    /// The same with systemd, which has started nothing yet.
+    pub fn boot(name: &str) -> Result<Self> {
+        let host = Self::start_with(name, SYSTEMD)?;
+        until("systemd has started", || {
+            let state = host.run("systemctl", &["is-system-running", "--wait"])?;
+            Ok(state.status.success())
+        })?;
+        Ok(host)
+    }
+
+    fn start_with(name: &str, first: &str) -> Result<Self> {
         let netns = NetNs::scratch(name)?;
         link::up(&netns, "lo")?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]);
-        command.args(["sh", "-c", PREPARE, "sh"]).args([unpacked()?, built()?]).arg(FIXER);
+        command
+            .args(["sh", "-c", PREPARE, "sh"])
+            .args([unpacked()?, built()?])
+            .args([FIXER, first]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let network = netns.clone();
+        let cgroup = Cgroup::new()?;
+        let (network, own, visitors) = (netns.clone(), cgroup.door()?, cgroup.visitors()?);
         let enter = move || {
+            // What it sees as the uppermost cgroup is the one that it is in at that moment.
+            own.enter()?;
+            unshare(CloneFlags::CLONE_NEWCGROUP)?;
+            visitors.enter()?;
             setns(network.file(), CloneFlags::CLONE_NEWNET)?;
             Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
         };
         // SAFETY: between fork and exec `enter` makes system calls only.
         unsafe { command.pre_exec(enter) };
-        let mut host = Self { netns, first: command.spawn().context("cannot start unshare")? };
+        let first = command.spawn().context("cannot start unshare")?;
+        let mut host = Self { netns, first, cgroup };
         host.wait_until_ready()?;
         Ok(host)
     }
@@ -108,7 +159,7 @@ impl Host {
     }
 
     /// A program in the host, with these arguments, as its superuser would start it.
-    pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
         let first = format!("/proc/{}/ns", self.first.id());
         let mut command = Command::new("nsenter");
         for (option, namespace) in [
@@ -116,18 +167,32 @@ impl Host {
             ("net", "net"),
             ("ipc", "ipc"),
             ("uts", "uts"),
+            ("cgroup", "cgroup"),
             ("pid", "pid_for_children"),
         ] {
             command.arg(format!("--{option}={first}/{namespace}"));
         }
         command.arg("--").arg(program).args(arguments);
         command.env("LC_ALL", "C").env("HOME", "/root");
-        command
+        let visitors = self.cgroup.visitors()?;
+        // SAFETY: between fork and exec this makes a system call only.
+        unsafe { command.pre_exec(move || visitors.enter()) };
+        Ok(command)
     }
 
     /// Starts a program in the host. What it leaves to others ends with the host.
     pub fn spawn(&self, program: &str, arguments: &[&str]) -> Result<Running> {
-        Running::start(&self.netns, self.command(program, arguments))
+        Running::start(&self.netns, self.command(program, arguments)?)
+    }
+
+    /// Asks a program of the host's to end, and waits until it has.
+    pub fn stop(&self, running: Running) -> Result<Ended> {
+        // What runs there was started by what runs here.
+        let starter = running.pid();
+        let children = fs::read_to_string(format!("/proc/{starter}/task/{starter}/children"))?;
+        let program = children.trim().parse().context("it has ended already")?;
+        kill(Pid::from_raw(program), Signal::SIGTERM)?;
+        running.end()
     }
 
     /// Runs a program in the host to its end.
@@ -166,12 +231,20 @@ impl Drop for Host {
     }
 }
 
-/// Where the packages of all scenarios are.
+/// Waits until this holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "in vain was waited until {what}");
+    }
+    Ok(())
+}
+
+/// Where the packages of all scenarios are. It is laid over the machine's files also where there are none.
 pub fn unpacked() -> Result<PathBuf> {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .context("the repository is not known; start this with cargo")?;
     let directory = Path::new(&here).join("..").join(UNPACKED);
-    directory.canonicalize().with_context(|| {
-        format!("there is no {}: `cargo xtask scenario` makes it", directory.display())
-    })
+    let made = fs::create_dir_all(&directory).and_then(|()| directory.canonicalize());
+    made.with_context(|| format!("cannot make {}", directory.display()))
 }

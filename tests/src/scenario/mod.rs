@@ -4,8 +4,10 @@
 //! verifies every checksum, runs fixer as the page `docs/systems/NAME.md` says, and shows the cure. What
 //! was seen is a [`story::Story`] of one screen.
 
+pub mod cgroup;
 pub mod guest;
 pub mod host;
+pub mod lxc;
 pub mod qdhcp;
 pub mod story;
 
@@ -29,13 +31,13 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[qdhcp::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[lxc::SCENARIO, qdhcp::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
     pub fn tell(&self) -> Story {
         let mut acts = Vec::new();
-        let outcome = (self.play)(&mut acts);
+        let outcome = (self.play)(&mut acts).and_then(|()| cgroup::none_is_left());
         let failure = outcome.err().map(|error| format!("{error:#}"));
         Story { name: self.name, title: self.title, acts, failure }
     }

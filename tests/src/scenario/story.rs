@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fixer_user::lab::strict::Outcome;
 use serde::Serialize;
+
+use crate::command::Ended;
 
 /// One way in which a system is set up, without fixer and with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -83,9 +85,19 @@ pub fn cure(outcome: &Outcome) -> Result<String> {
     }
 }
 
+/// The headline with these words, of what `fixer doctor` found.
+pub fn finding(doctor: Ended, words: &str) -> Result<String> {
+    let headline = |line: &String| {
+        let (number, headline) = line.split_once(". ")?;
+        number.parse::<u32>().ok().map(|_| headline.to_owned())
+    };
+    let found = doctor.stdout.iter().filter_map(headline).find(|found| found.contains(words));
+    found.with_context(|| format!("the doctor does not find '{words}': {doctor:?}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, process::ExitStatus};
 
     use fixer_common::decide::Field;
     use fixer_user::lab::strict::Lease;
@@ -113,6 +125,19 @@ mod tests {
         assert_eq!(cure(&outcome(lease(), vec![])).unwrap(), "has a lease: 10.0.0.9 from 10.0.0.1");
         assert!(cure(&outcome(None, vec![])).is_err());
         assert!(cure(&outcome(lease(), vec![field])).is_err());
+    }
+
+    #[test]
+    fn a_finding_is_a_headline_of_the_doctors() {
+        let lines =
+            ["1. one server (likely)", "   do:    kill 2. servers", "2. two servers (possible)"];
+        let doctor = || Ended {
+            status: ExitStatus::default(),
+            stdout: lines.map(str::to_owned).into(),
+            stderr: Vec::new(),
+        };
+        assert_eq!(finding(doctor(), "servers").unwrap(), "two servers (possible)");
+        assert!(finding(doctor(), "kill").is_err());
     }
 
     #[test]
