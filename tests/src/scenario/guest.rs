@@ -1,12 +1,24 @@
 //! A guest behind a port of a bridge, with a client that verifies every checksum.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
+use dhcproto::{
+    Decodable as _, Encodable as _,
+    v4::{DhcpOption, Message, MessageType},
+};
+use fixer_common::{
+    decide::{Decision, decide},
+    rule::Rule,
+};
 use fixer_user::{
     lab::{
         link,
-        strict::{self, Outcome},
+        packet::PacketSocket,
+        strict::{self, Lease, Outcome},
     },
     net::netns::NetNs,
 };
@@ -19,6 +31,9 @@ const SHORT: Duration = Duration::from_secs(4);
 
 /// How long one may take that gets its lease.
 const LONG: Duration = Duration::from_secs(20);
+
+/// The length of the headers before a DHCP message.
+const HEADERS: usize = 14 + 20 + 8;
 
 /// A namespace with one interface.
 #[derive(Debug)]
@@ -53,5 +68,48 @@ impl Guest {
     /// Asks for a lease, and waits until it comes.
     pub fn ask(&self) -> Result<Outcome> {
         Ok(strict::ask(&self.netns, INTERFACE, self.mac, LONG)?)
+    }
+
+    /// Asks in vain as a client of this vendor class.
+    pub fn ask_in_vain_as(&self, class: &str) -> Result<Outcome> {
+        Ok(strict::ask_as(class, &self.netns, INTERFACE, self.mac, SHORT)?)
+    }
+
+    /// Asks for a lease as a client of this vendor class, and waits until it comes.
+    pub fn ask_as(&self, class: &str) -> Result<Outcome> {
+        Ok(strict::ask_as(class, &self.netns, INTERFACE, self.mac, LONG)?)
+    }
+
+    /// Takes the address that it was given, as a client's kernel does.
+    pub fn settle(&self, lease: Lease, prefix: u8) -> Result<()> {
+        Ok(link::address(&self.netns, INTERFACE, IpAddr::V4(lease.address), prefix)?)
+    }
+
+    /// Asks the server itself for more time, as a settled client does when half of its lease is over. The
+    /// client is strict: it has its lease only if it can believe the answer.
+    pub fn renew(&self, lease: Lease) -> Result<Outcome> {
+        let wire = PacketSocket::open(&self.netns, INTERFACE)?;
+        let socket = self.netns.run(|| UdpSocket::bind((lease.address, 68)))??;
+        let zero = [0, 0, 0, 0].into();
+        let mut request = Message::new(lease.address, zero, zero, zero, &self.mac);
+        // An Ethernet address by which the server knows it, as the strict client told it.
+        let identifier = [&[1], &self.mac[..]].concat();
+        request.opts_mut().insert(DhcpOption::MessageType(MessageType::Request));
+        request.opts_mut().insert(DhcpOption::ClientIdentifier(identifier));
+        socket.send_to(&request.to_vec()?, (lease.server, 67))?;
+        let is_ack = |bytes: &[u8]| {
+            let message = bytes.get(HEADERS..).map(Message::from_bytes);
+            decide(bytes, &[Rule::DHCP][..]).is_some()
+                && message
+                    .is_some_and(|it| it.is_ok_and(|it| it.opts().has_msg_type(MessageType::Ack)))
+        };
+        let reply = wire
+            .receive(LONG, |frame| is_ack(&frame.bytes))?
+            .with_context(|| format!("{} does not answer who renews its lease", lease.server))?;
+        let (lease, bad) = match decide(&reply.bytes[..], &[Rule::DHCP][..]) {
+            Some(Decision::Fix(_, field)) => (None, vec![field]),
+            _ => (Some(lease), Vec::new()),
+        };
+        Ok(Outcome { lease, replies: 1, bad })
     }
 }

@@ -4,6 +4,7 @@
 //! verifies every checksum, runs fixer as the page `docs/systems/NAME.md` says, and shows the cure. What
 //! was seen is a [`story::Story`] of one screen.
 
+pub mod failover;
 pub mod guest;
 pub mod host;
 pub mod qdhcp;
@@ -29,7 +30,7 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[qdhcp::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[qdhcp::SCENARIO, failover::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
