@@ -23,7 +23,7 @@ use fixer_user::{
     net::netns::NetNs,
 };
 
-/// The guest's interface.
+/// The interface of a guest that is made here.
 const INTERFACE: &str = "eth0";
 
 /// How long a client asks that gets nothing: three replies come in the meantime.
@@ -35,10 +35,11 @@ const LONG: Duration = Duration::from_secs(20);
 /// The length of the headers before a DHCP message.
 const HEADERS: usize = 14 + 20 + 8;
 
-/// A namespace with one interface.
+/// A namespace with an interface on the bridge.
 #[derive(Debug)]
 pub struct Guest {
     netns: NetNs,
+    interface: &'static str,
     mac: [u8; 6],
 }
 
@@ -49,7 +50,12 @@ impl Guest {
         let netns = NetNs::scratch("guest")?;
         link::veth(host, port, &netns, INTERFACE)
             .with_context(|| format!("the port {port} cannot be made"))?;
-        Ok(Self { netns, mac: [2, 0, 0, 0, 0, number] })
+        Ok(Self::at(netns, INTERFACE, number))
+    }
+
+    /// A guest at an interface that is there already.
+    pub fn at(netns: NetNs, interface: &'static str, number: u8) -> Self {
+        Self { netns, interface, mac: [2, 0, 0, 0, 0, number] }
     }
 
     /// The same as a port of a bridge.
@@ -62,33 +68,33 @@ impl Guest {
 
     /// Asks for a lease for as long as it takes to see that there is none.
     pub fn ask_in_vain(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, INTERFACE, self.mac, SHORT)?)
+        Ok(strict::ask(&self.netns, self.interface, self.mac, SHORT)?)
     }
 
     /// Asks for a lease, and waits until it comes.
     pub fn ask(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, INTERFACE, self.mac, LONG)?)
+        Ok(strict::ask(&self.netns, self.interface, self.mac, LONG)?)
     }
 
     /// Asks in vain as a client of this vendor class.
     pub fn ask_in_vain_as(&self, class: &str) -> Result<Outcome> {
-        Ok(strict::ask_as(class, &self.netns, INTERFACE, self.mac, SHORT)?)
+        Ok(strict::ask_as(class, &self.netns, self.interface, self.mac, SHORT)?)
     }
 
     /// Asks for a lease as a client of this vendor class, and waits until it comes.
     pub fn ask_as(&self, class: &str) -> Result<Outcome> {
-        Ok(strict::ask_as(class, &self.netns, INTERFACE, self.mac, LONG)?)
+        Ok(strict::ask_as(class, &self.netns, self.interface, self.mac, LONG)?)
     }
 
     /// Takes the address that it was given, as a client's kernel does.
     pub fn settle(&self, lease: Lease, prefix: u8) -> Result<()> {
-        Ok(link::address(&self.netns, INTERFACE, IpAddr::V4(lease.address), prefix)?)
+        Ok(link::address(&self.netns, self.interface, IpAddr::V4(lease.address), prefix)?)
     }
 
     /// Asks the server itself for more time, as a settled client does when half of its lease is over. The
     /// client is strict: it has its lease only if it can believe the answer.
     pub fn renew(&self, lease: Lease) -> Result<Outcome> {
-        let wire = PacketSocket::open(&self.netns, INTERFACE)?;
+        let wire = PacketSocket::open(&self.netns, self.interface)?;
         let socket = self.netns.run(|| UdpSocket::bind((lease.address, 68)))??;
         let zero = [0, 0, 0, 0].into();
         let mut request = Message::new(lease.address, zero, zero, zero, &self.mac);

@@ -4,6 +4,7 @@
 //! verifies every checksum, runs fixer as the page `docs/systems/NAME.md` says, and shows the cure. What
 //! was seen is a [`story::Story`] of one screen.
 
+pub mod cni;
 pub mod failover;
 pub mod guest;
 pub mod host;
@@ -30,7 +31,7 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[qdhcp::SCENARIO, failover::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
