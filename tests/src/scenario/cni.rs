@@ -69,7 +69,7 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
     dnsmasq.stderr.wait(&format!("DHCPDISCOVER({INTERFACE}) {MAC}"))?;
     let offer = dnsmasq.stderr.wait("DHCPOFFER")?;
     ensure!(offer.contains(MAC), "the machine was offered nothing: {offer}");
-    let mut told = vec![self_test(&host, &manifest.first()?)?];
+    let mut told = vec![diagnosis(&host)?, self_test(&host, &manifest.first()?)?];
     let fixer = as_on_a_node(&host, &manifest.main()?)?;
     told.push(format!("fixer {}", manifest.main()?.args()?.join(" ")));
     for interface in [BRIDGE, &port] {
@@ -136,6 +136,14 @@ fn dnsmasq(host: &Host) -> Result<Running> {
 fn boot(host: &Host) -> Result<Boot> {
     let card = Card::RawSocket.plug_in(&host.netns, BRIDGE, MACHINE)?;
     guest::boot(&host.netns, card)
+}
+
+/// What the doctor finds on the bridge.
+fn diagnosis(host: &Host) -> Result<String> {
+    let said = host.run("fixer", &["doctor", "-i", BRIDGE])?.stdout;
+    let found = said.iter().find(|line| line.contains("have unfinished UDP checksums"));
+    let found = found.with_context(|| format!("the doctor says something else: {said:#?}"))?;
+    Ok(format!("fixer doctor -i {BRIDGE}: {found}"))
 }
 
 /// Runs what the manifest runs before fixer, with the privileges that it gives there.

@@ -235,7 +235,7 @@ fn refused(host: &Host, pair: &mut [Running], fixer: &mut Running) -> Result<Vec
     let of_machine = |words: &[&str]| {
         let is_wanted =
             |line: &&String| line.contains(MAC) && words.iter().all(|it| line.contains(it));
-        seen.iter().find(is_wanted).cloned()
+        seen.iter().find(is_wanted).map(|line| timeless(line))
     };
     let mut told = Vec::new();
     for port in ["srv-a", "srv-b"] {
@@ -257,7 +257,7 @@ fn beside(host: &Host, fixer: &mut Running) -> Result<Vec<String>> {
     let refused = node.ask_in_vain_as(PXE)?;
     ensure!(refused.lease.is_none() && refused.replies == 0, "a node got more: {refused:?}");
     leased(&client.ask()?)?;
-    let mut told = vec![fixer.stdout.wait("client 02:00:00:00:00:02: lease")?];
+    let mut told = vec![timeless(&fixer.stdout.wait("client 02:00:00:00:00:02: lease")?)];
     told.push(format!("fixer {}", DOCTOR.join(" ")));
     told.extend(diagnosis(doctor)?);
     Ok(told)
@@ -306,9 +306,14 @@ fn renewed(client: &Guest, lease: Lease, fixer: &mut Running) -> Result<Act> {
     Ok(Act {
         setting: "a client renews its lease, and verifies every checksum".to_owned(),
         fault: "the ACK has a bad UDP checksum: dhcpd sends it as any program sends UDP".to_owned(),
-        fixer: vec!["the same".to_owned(), fixer.stdout.wait(&answer)?],
+        fixer: vec!["the same".to_owned(), timeless(&fixer.stdout.wait(&answer)?)],
         client: format!("keeps {}, renewed by {}", lease.address, lease.server),
     })
+}
+
+/// An event without the time before it.
+fn timeless(line: &str) -> String {
+    line.split_once(' ').map_or(line, |(_, rest)| rest).to_owned()
 }
 
 fn leased(outcome: &Outcome) -> Result<Lease> {

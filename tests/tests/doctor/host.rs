@@ -185,7 +185,7 @@ fn a_tired_operator_reads_the_most_likely_cause_first() -> Result<()> {
         "2. replies that leave br0 have unfinished UDP checksums (likely)",
         "3. ports of br0 forward only after 30 s (likely)",
         "4. dnsmasq (pid ",
-        "5. 2 servers listen on br0 (possible)",
+        "5. 2 servers answer on br0 (possible)",
         "6. rp_filter may drop what guests on br0 send from their addresses (possible)",
         "7. br0 sends longer frames than its ports carry (possible)",
     ];

@@ -45,7 +45,7 @@ fn two_servers() -> Result<()> {
     let other = serve(&host.scene.host, &["--dhcp-alternate-port=67,68"])?;
     let finding = host.diagnosis()?.names("servers", "possible")?;
     let pid = format!("dnsmasq (pid {})", other.pid());
-    contains(&finding, &["2 servers listen on br0", &pid, "the oldest is", "kill "])
+    contains(&finding, &["2 servers answer on br0", &pid, "the oldest is", "kill "])
 }
 
 #[test]

@@ -108,7 +108,7 @@ pub fn many(facts: &Facts) -> Vec<Finding> {
                 .iter()
                 .filter_map(|serving| facts.server(serving)?.process.as_ref())
                 .collect();
-            let headline = format!("{} servers listen on {place}", servers.len());
+            let headline = format!("{} servers answer on {place}", servers.len());
             let finding =
                 Finding::new(Likelihood::Possible, &place, headline).seen(names.join(", ")).means(
                     "a client takes the first offer, and the other server may refuse what this one gave",
