@@ -237,6 +237,13 @@ impl Lines {
         bail!("no line with '{words}' came; what came was {:#?}", self.seen)
     }
 
+    /// The same, with the lines that came before it and that were not waited for.
+    pub fn until(&mut self, words: &str) -> Result<Vec<String>> {
+        let from = self.seen.len();
+        self.wait(words)?;
+        Ok(self.seen[from..].to_vec())
+    }
+
     /// Everything until the pipe is closed.
     fn rest(&mut self) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;

@@ -13,6 +13,7 @@ pub mod frames;
 pub mod fuzz;
 pub mod http;
 pub mod kernel;
+pub mod kubernetes;
 pub mod leases;
 pub mod machine;
 pub mod mounts;

@@ -118,6 +118,18 @@ const PACKAGES: &[Package] = &[
         elsewhere: Names::same("nftables"),
     },
     Package {
+        debian: "python3-pip",
+        purpose: "fetches the schemas of Kubernetes",
+        needs: &[Need::Tests],
+        proof: Proof::Program("pip3"),
+        elsewhere: Some(Names {
+            dnf: "python3-pip",
+            zypper: "python3-pip",
+            pacman: "python-pip",
+            apk: "py3-pip",
+        }),
+    },
+    Package {
         debian: "openvswitch-switch",
         purpose: "Open vSwitch, whose mappings the doctor reads",
         needs: &[Need::Tests],

@@ -25,6 +25,7 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
     packages::ensure(sh, Need::Tests)?;
     leases::fetch(sh)?;
     unpacked::prometheus(sh)?;
+    unpacked::kubernetes(sh)?;
     lint::run(sh)?;
     let finding = ebpf::check(sh)?;
 

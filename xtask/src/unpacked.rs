@@ -1,5 +1,5 @@
 //! Packages that are unpacked below `target`, not installed: what is installed may start by itself, and
-//! a DHCP client may take over the machine.
+//! a DHCP client may take over the machine. And schemas that nothing but a test needs.
 
 use std::path::Path;
 
@@ -19,6 +19,29 @@ pub(crate) fn prometheus(sh: &Shell) -> Result<()> {
         let is_lacking = !["prometheus", "promtool"].into_iter().all(is_here);
         Ok(is_lacking.then(|| "prometheus".to_owned()).into_iter().collect())
     })
+}
+
+/// Where the schemas of Kubernetes are kept; fixer-tests looks for them there.
+const KUBERNETES: &str = "target/kubernetes";
+
+/// The package of Python's that has the schemas of all versions of Kubernetes, and checks by them.
+const SCHEMAS: &str = "kubernetes-validate==1.37.0";
+
+/// Fetches the schemas of Kubernetes, if they are not here.
+pub(crate) fn kubernetes(sh: &Shell) -> Result<()> {
+    let directory = sh.current_dir().join(KUBERNETES);
+    if directory.join("kubernetes_validate").is_dir() {
+        return Ok(());
+    }
+    progress(&format!("fetch {SCHEMAS}"));
+    let new = sh.current_dir().join(format!("{KUBERNETES}.new"));
+    sh.remove_path(&new)?;
+    cmd!(sh, "python3 -m pip install --quiet --root-user-action=ignore --target {new} {SCHEMAS}")
+        .run()
+        .with_context(|| format!("pip could not fetch {SCHEMAS}; check the network"))?;
+    sh.remove_path(&directory)?;
+    cmd!(sh, "mv {new} {directory}").quiet().run()?;
+    Ok(())
 }
 
 /// Fetches packages as long as `lacking` names any, and unpacks them in `root` below a directory;

@@ -5,6 +5,8 @@
 //! was seen is a [`story::Story`] of one screen.
 
 pub mod cgroup;
+pub mod cni;
+pub mod failover;
 pub mod guest;
 pub mod host;
 pub mod lxc;
@@ -31,7 +33,8 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[lxc::SCENARIO, qdhcp::SCENARIO];
+pub const SCENARIOS: &[Scenario] =
+    &[lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
