@@ -27,7 +27,7 @@ use self::{
 };
 pub use self::{
     ending::{Ending, Exchange, Outcome, TABLE},
-    ledger::{Ledger, Place, Row},
+    ledger::{BOUNDS, Ledger, Place, Row, Seconds},
 };
 use crate::event::{Dhcp, Event, Mac, ServerId, Xid};
 

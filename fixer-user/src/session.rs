@@ -5,7 +5,6 @@ mod reload;
 
 use std::{
     collections::BTreeSet,
-    convert::Infallible,
     io,
     time::{Duration, Instant},
 };
@@ -13,7 +12,6 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::{FutureExt as _, select_all};
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, timeout},
@@ -22,7 +20,7 @@ use tokio::{
 use crate::{
     bpf::ring::Ring,
     exchange::Ledger,
-    metrics::{self, Snapshot},
+    metrics::{Exports, Snapshot},
     net::{
         lifetime::Mounts,
         links::{Change, Link},
@@ -171,14 +169,14 @@ impl Session {
     /// Serves until it is time to end. If the writer ended first, says how.
     pub async fn live(
         &mut self,
-        listener: Option<TcpListener>,
+        exports: &mut Exports,
         signals: &mut Signals,
         plan: &mut Plan,
     ) -> Result<Option<Ended>> {
         // A name may have been lost while the programs were loaded and attached.
         self.look_for_namespaces().await;
         let (ask, mut asked) = mpsc::channel(16);
-        let mut server = std::pin::pin!(serve(listener, ask, self.ledger.clone()));
+        let mut exported = std::pin::pin!(exports.live(ask, self.ledger.clone()));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         service::ready(&self.status());
@@ -211,7 +209,7 @@ impl Session {
                     self.tick();
                     self.retry();
                 }
-                never = &mut server => match never {},
+                never = &mut exported => match never {},
             }
         }
     }
@@ -379,13 +377,5 @@ fn tell(outcomes: Vec<Outcome>) {
             Ok(news) => say(news),
             Err(error) => say(error),
         }
-    }
-}
-
-/// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask, ledger: Ledger) -> Infallible {
-    match listener {
-        Some(listener) => metrics::serve(listener, ask, ledger).await,
-        None => std::future::pending().await,
     }
 }

@@ -26,13 +26,15 @@ struct Fixed {
     value: fn(&Run) -> String,
 }
 
-const FIXED: [Fixed; 7] = [
+const FIXED: [Fixed; 9] = [
     fixed("netns", |run| shown(&run.select.netns)),
     fixed("attach-mode", |run| shown(&run.what.attach_mode)),
     fixed("events", |run| shown(&run.output.events)),
     fixed("pcapng", |run| shown(&run.output.pcapng)),
     fixed("exchange-timeout", |run| shown(&run.exchange_timeout)),
     fixed("metrics", |run| shown(&run.metrics)),
+    fixed("otlp", |run| shown(&run.otlp)),
+    fixed("otlp-interval", |run| shown(&run.otlp_interval)),
     fixed("user", |run| shown(&run.user)),
 ];
 
