@@ -5,14 +5,14 @@
 
 use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, Uri,
     client::conn::http1,
     header::{CONTENT_TYPE, HOST, USER_AGENT},
-    http::uri::{PathAndQuery, Scheme},
+    http::uri::{Authority, PathAndQuery, Scheme},
 };
 use hyper_util::rt::TokioIo;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
@@ -37,14 +37,9 @@ const LONGEST: usize = 64 * 1024;
 /// Where receivers listen unless they say otherwise.
 const PATH: &str = "/v1/metrics";
 
-/// Where a receiver is.
+/// Where a receiver is: an address of HTTP, with a path.
 #[derive(Clone, Debug)]
-pub struct Endpoint {
-    given: Uri,
-    host: String,
-    port: u16,
-    path: PathAndQuery,
-}
+pub struct Endpoint(Uri);
 
 impl FromStr for Endpoint {
     type Err = String;
@@ -52,28 +47,28 @@ impl FromStr for Endpoint {
     fn from_str(given: &str) -> Result<Self, Self::Err> {
         const WANTED: &str = "write it like http://127.0.0.1:4318";
         let given: Uri = given.parse().map_err(|error| format!("{error}; {WANTED}"))?;
-        if given.scheme() != Some(&Scheme::HTTP) || given.to_string().contains('@') {
+        let authority = given.authority().map_or("", Authority::as_str);
+        if given.scheme() != Some(&Scheme::HTTP) || authority.contains('@') {
             return Err(format!(
                 "{WANTED}; for TLS or credentials push to a collector on this host, and let it pass \
                  them on"
             ));
         }
-        let host = given.host().filter(|host| !host.is_empty()).ok_or(WANTED)?;
-        let path = given.path_and_query().filter(|path| *path != "/").cloned();
-        Ok(Self {
-            // As a name it would be looked up.
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: given.port_u16().unwrap_or(80),
-            path: path.unwrap_or(PathAndQuery::from_static(PATH)),
-            given,
-        })
+        if given.host().is_none_or(str::is_empty) {
+            return Err(WANTED.to_owned());
+        }
+        if given.path_and_query().is_some_and(|path| path != "/") {
+            return Ok(Self(given));
+        }
+        let mut parts = given.into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static(PATH));
+        Uri::from_parts(parts).map(Self).map_err(|error| error.to_string())
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let authority = self.given.authority().map_or("", |authority| authority.as_str());
-        write!(f, "http://{authority}{}", self.path)
+        self.0.fmt(f)
     }
 }
 
@@ -134,11 +129,13 @@ impl Push {
 impl Endpoint {
     /// Sends a message, and reads the answer.
     async fn send(&self, message: Vec<u8>) -> Result<()> {
-        let stream = TcpStream::connect((&*self.host, self.port)).await?;
+        let Self(uri) = self;
+        // In brackets an address would be looked up like a name.
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let authority = self.given.authority().context("it was parsed with one")?;
-        let request = Request::post(self.path.as_str())
-            .header(HOST, authority.as_str())
+        let request = Request::post(uri.path_and_query().map_or(PATH, PathAndQuery::as_str))
+            .header(HOST, uri.authority().map_or("", Authority::as_str))
             .header(USER_AGENT, concat!("fixer/", env!("CARGO_PKG_VERSION")))
             .header(CONTENT_TYPE, "application/x-protobuf")
             .body(Full::<Bytes>::from(message))?;
