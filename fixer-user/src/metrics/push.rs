@@ -5,7 +5,7 @@
 
 use std::{convert::Infallible, fmt, str::FromStr, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
@@ -92,7 +92,7 @@ impl Push {
     pub(super) async fn live(&mut self, ask: Ask, ledger: Ledger) -> Infallible {
         let mut turn = interval(self.pause);
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let then = format!("; it is tried again every {} seconds", self.pause.as_secs());
+        let then = format!("; it is tried again every {} s", self.pause.as_secs());
         loop {
             turn.tick().await;
             if let Some(snapshots) = snapshots(&ask).await {
@@ -111,7 +111,10 @@ impl Push {
         let endpoint = &self.endpoint;
         let sent = timeout(patience, endpoint.send(self.origin.message(moment))).await;
         let outcome = sent.unwrap_or_else(|_| {
-            Err(anyhow::anyhow!("it did not answer within {} seconds", patience.as_secs()))
+            let patience = patience.as_secs();
+            Err(anyhow!(
+                "no answer within {patience} s (does a firewall, or its unit, keep fixer away?)"
+            ))
         });
         let was_failing = std::mem::replace(&mut self.is_failing, outcome.is_err());
         match outcome {

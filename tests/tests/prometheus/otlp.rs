@@ -37,7 +37,14 @@ const RESOURCE: [&str; 4] = ["service_name", "service_version", "service_instanc
 
 /// `fixer run` that pushes, once it is attached.
 fn pushing(netns: &NetNs, arguments: &[&str]) -> Result<Running> {
-    let mut running = Running::start(netns, fixer_with_otlp(&[&["run"], arguments].concat())?)?;
+    described(netns, arguments, "")
+}
+
+/// The same, with more that is to be known about it.
+fn described(netns: &NetNs, arguments: &[&str], attributes: &str) -> Result<Running> {
+    let mut command = fixer_with_otlp(&[&["run"], arguments].concat())?;
+    command.env("OTEL_RESOURCE_ATTRIBUTES", attributes);
+    let mut running = Running::start(netns, command)?;
     running.stderr.wait("attached to")?;
     Ok(running)
 }
@@ -210,13 +217,16 @@ fn it_is_pushed_from_where_fixer_was_started_by_whoever_it_became() -> Result<()
     let receiver = receiver::start(&elsewhere)?;
     let sleeper = Running::start(&scene.host, program("sleep", &["1000"]))?;
     let netns = format!("pid:{}", sleeper.pid());
-    // A name, of which the resolver finds two addresses, and one of them has nobody who listens.
+    // A name, which has to be looked up.
     let url = receiver::url("localhost");
     let run = ["-i", BRIDGE, "-i", OTHER, "--netns", &netns, "--user", "nobody"];
-    let fixer =
-        pushing(&elsewhere, &[&run[..], &["--otlp", &url, "--otlp-interval", "1"]].concat())?;
+    let push = ["--otlp", &url, "--otlp-interval", "1"];
+    let attributes = "service.instance.id=second,deployment.environment=lab";
+    let fixer = described(&elsewhere, &[&run[..], &push].concat(), attributes)?;
     send(&scene)?;
     knows(&receiver, all())?;
+    let mine = "{service_name='fixer',service_instance_id='second',deployment_environment='lab'}";
+    receiver.wait(&format!("fixer_build_info{mine}"), |found| found.len() == 1)?;
     let status = fs::read_to_string(format!("/proc/{}/status", fixer.pid()))?;
     ensure!(!status.contains("Uid:\t0") && status.contains("NoNewPrivs:\t1"), "{status}");
     let places = by("netns", &receiver.query("sum by (netns)(fixer_packets_total)")?)?;
@@ -283,7 +293,7 @@ fn what_a_receiver_does_is_said_once_and_changes_nothing() -> Result<()> {
         (Some("HTTP/1.1 200 OK\r\n\r\n"), "length limit exceeded"),
         (Some("SSH-2.0-OpenSSH_9.2\r\n"), "invalid HTTP version parsed"),
         (Some(""), "connection closed before message completed"),
-        (None, "it did not answer within 5 seconds"),
+        (None, "no answer within 5 s (does a firewall"),
     ];
     thread::scope(|scope| {
         let started = cases.map(|(answer, words)| scope.spawn(move || said_once(answer, words)));
