@@ -178,12 +178,13 @@ mod tests {
     #[test]
     fn a_length_of_time_is_counted_by_the_first_bound_that_it_does_not_exceed() {
         let mut seconds = Seconds::default();
-        for length in [0.0, 0.001, 0.0011, 0.5, 60.0, 60.1] {
+        let lengths = [0.0, 0.001, 0.0011, 0.5, 60.0, 60.1];
+        for length in lengths {
             seconds.observe(length);
         }
         let found: Vec<_> = seconds.buckets().filter(|(_, count)| *count > 0).collect();
         let expected = [(0.001, 2), (0.0025, 1), (1.0, 1), (60.0, 1), (f64::INFINITY, 1)];
         assert_eq!(found, expected);
-        assert_eq!((seconds.count(), seconds.sum), (6, 0.0021 + 0.5 + 120.1));
+        assert_eq!((seconds.count(), seconds.sum), (6, lengths.iter().sum()));
     }
 }
