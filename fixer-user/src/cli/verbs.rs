@@ -111,10 +111,10 @@ offered, how long it took, and whether it was a lease, a nak, no_offer, unanswer
 no_ack. What passes from one port of a bridge to another is not seen at the bridge: if the
 server is another host, select the guests' ports.
 
-A receiver of --otlp is told the same as whoever asks --metrics: fixer_packets_total is fixer.packets
-there, and the attributes of the resource (service.name, service.version, service.instance.id and
-host.name) are what OTEL_RESOURCE_ATTRIBUTES makes of them. A receiver that does not answer changes
-nothing else; at the end the last numbers are pushed.
+A receiver of --otlp is told the same as whoever asks --metrics; what is fixer_packets_total
+here is fixer.packets there. Who tells it is in the resource: service.name, service.version,
+service.instance.id and host.name, and OTEL_RESOURCE_ATTRIBUTES has the last word. While a
+receiver does not answer, all else goes on; at the end the last numbers are pushed.
 
 While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned
 on if it can be, and put back.
