@@ -208,8 +208,21 @@ mod tests {
         let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = ['blue', 'qdhcp-*']\nhook = 'both'\n\
                     match = ['dhcp', 'udp:69:*']\nobserve-only = true\nevents = 'json'\nall = true\n\
                     pcapng = '/tmp/x'\nmetrics = 'off'\nattach-mode = 'tcx'\nskip-selftest = false\n\
-                    user = 'nobody'\nexchange-timeout = 10\n";
-        let run = read_with(text, &[]).unwrap();
+                    user = 'nobody'\nexchange-timeout = 10\notlp-interval = 60\n\
+                    otlp = 'http://[::1]:4318'\n";
+        let understood = read_with(text, &[]);
+        let without = text.replace("otlp = ", "# otlp = ");
+        // Only a fixer that can push takes the last line.
+        let run = if cfg!(feature = "otlp") {
+            understood.unwrap()
+        } else {
+            let mistake = understood.unwrap_err();
+            assert!(
+                mistake.contains("FILE line 16: ") && mistake.contains("feature otlp"),
+                "{mistake}"
+            );
+            read_with(&without, &[]).unwrap()
+        };
         assert_eq!(run.select.interfaces.len(), 2);
         assert!(
             run.select.auto && run.what.observe_only && run.output.all && !run.what.skip_selftest
@@ -217,7 +230,8 @@ mod tests {
         assert_eq!((run.what.hook, run.what.rules.len()), (Hooks::Both, 2));
         assert_eq!((run.select.netns.len(), run.select.globs().count()), (2, 1));
         assert_eq!((run.metrics.0, run.user.as_deref()), (None, Some("nobody")));
-        assert_eq!(run.exchange_timeout, 10);
+        assert_eq!((run.exchange_timeout, run.otlp_interval), (10, 60));
+        assert_eq!(run.otlp.is_some(), cfg!(feature = "otlp"));
         let mut run = Cli::command();
         run.build();
         for option in run.find_subcommand(VERB).unwrap().get_arguments() {

@@ -29,7 +29,7 @@ use self::{
 };
 pub use self::{
     ending::{Ending, Exchange, Outcome, TABLE},
-    ledger::{Ledger, Place, Row},
+    ledger::{BOUNDS, Ledger, Place, Row, Seconds},
     messages::Messages,
 };
 use crate::event::{Dhcp, Event, Mac, ServerId, Xid};

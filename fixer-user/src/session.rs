@@ -8,14 +8,12 @@ mod reload;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use futures_util::future::{FutureExt as _, select_all};
 use tokio::{
-    net::TcpListener,
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, timeout},
 };
@@ -26,7 +24,7 @@ use self::{
 };
 use crate::{
     exchange::Ledger,
-    metrics::{self, Snapshot},
+    metrics::{Exports, Snapshot},
     net::{lifetime::Mounts, links::Link},
     say::say,
     service,
@@ -107,14 +105,14 @@ impl Session {
     /// Serves until it is time to end. If the writer ended first, says how.
     pub async fn live(
         &mut self,
-        listener: Option<TcpListener>,
+        exports: &mut Exports,
         signals: &mut Signals,
         plan: &mut Plan,
     ) -> Result<Option<Ended>> {
         // A name may have been lost while the programs were loaded and attached.
         self.look_for_namespaces(plan).await;
         let (ask, mut asked) = mpsc::channel(16);
-        let mut server = std::pin::pin!(serve(listener, ask, self.ledger.clone()));
+        let mut exported = std::pin::pin!(exports.live(ask, self.ledger.clone()));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         service::ready(&self.status());
@@ -148,7 +146,7 @@ impl Session {
                     self.tick();
                     self.retry(plan).await;
                 }
-                never = &mut server => match never {},
+                never = &mut exported => match never {},
             }
         }
     }
@@ -262,13 +260,5 @@ fn tell(outcomes: Vec<Outcome>) {
             Ok(news) => say(news),
             Err(error) => say(error),
         }
-    }
-}
-
-/// Serves metrics, if a place for that was chosen; else waits for ever.
-async fn serve(listener: Option<TcpListener>, ask: metrics::Ask, ledger: Ledger) -> Infallible {
-    match listener {
-        Some(listener) => metrics::serve(listener, ask, ledger).await,
-        None => std::future::pending().await,
     }
 }

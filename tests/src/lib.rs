@@ -19,6 +19,7 @@ pub mod machine;
 pub mod mounts;
 pub mod prometheus;
 pub mod pxe;
+pub mod receiver;
 pub mod scenario;
 pub mod slice;
 pub mod soak;

@@ -14,14 +14,17 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
 use fixer_tests::{
-    command::{PATIENCE, Running, built, fixer, hooks, output, program},
+    command::{
+        PATIENCE, Running, built, built_with_otlp, fixer, fixer_with_otlp, hooks, output, program,
+    },
     http::{self, METRICS},
     kernel::require_root,
+    receiver,
 };
 use fixer_user::lab::{
     packet::PacketSocket,
     reply::{self, PARTIAL},
-    scene::{BRIDGE, GUEST, Scene},
+    scene::{BRIDGE, GUEST, SERVER, Scene},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -92,8 +95,8 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Boots it, with these lines more in the unit.
-    fn boot(scene: &'a Scene, more: &str) -> Result<Self> {
+    /// Boots it with this program as the unit's, and with these lines more in the unit.
+    fn boot(scene: &'a Scene, fixer: PathBuf, more: &str) -> Result<Self> {
         const NONE: Option<&CStr> = None;
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
@@ -102,7 +105,7 @@ impl<'a> Machine<'a> {
         fs::create_dir(Path::new("/mnt").join(&cgroup))?;
         let mut machine = Self { scene, running: None, cgroup };
         let mut boot = program("unshare", &["--mount", "sh", "-c", BOOT]);
-        boot.env("DIST", dist()).env("FIXER", built()?).env("CGROUP", &machine.cgroup);
+        boot.env("DIST", dist()).env("FIXER", fixer).env("CGROUP", &machine.cgroup);
         boot.env("MORE", more);
         machine.running = Some(Running::start(&scene.host, boot)?);
         Ok(machine)
@@ -214,7 +217,7 @@ fn events_are_seen(scene: &Scene) -> Result<()> {
 fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     require_root()?;
     let scene = Scene::new()?;
-    let machine = Machine::boot(&scene, "")?;
+    let machine = Machine::boot(&scene, built()?, "")?;
     machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
     ensure!(machine.attached(1)? && fixes(&scene)?, "{:?}", hooks(&scene.host, BRIDGE)?);
     ensure!(machine.show("StatusText")? == "attached to br0", "{}", machine.show("StatusText")?);
@@ -254,6 +257,49 @@ fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     Ok(())
 }
 
+/// Metrics reach a receiver on this host, and another one once the unit may talk to it.
+#[test]
+fn the_unit_pushes_over_otlp_to_whom_it_may() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new()?;
+    let receiver = receiver::start(&scene.host)?;
+    let machine = Machine::boot(&scene, built_with_otlp()?, "")?;
+    machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
+    let root = PathBuf::from(format!("/proc/{}/root", machine.first()?));
+    let begin = |address: &str, drop_in: &str| -> Result<()> {
+        let otlp = receiver::url(address);
+        let config = format!("auto = true\nevents = 'none'\notlp = '{otlp}'\notlp-interval = 1\n");
+        fs::write(root.join("etc/fixer/fixer.toml"), config)?;
+        let drop_in = format!("[Service]\nStandardError=truncate:/run/said\n{drop_in}");
+        fs::write(root.join("units/fixer.service.d/otlp.conf"), drop_in)?;
+        machine.systemctl(&["daemon-reload"])?;
+        machine.systemctl(&["restart", UNIT])?;
+        ensure!(fixes(&scene)?);
+        Ok(())
+    };
+    let is_told = |count| {
+        let fixed = "sum(last_over_time(fixer_packets_total{verdict='fixed'}[1h]))";
+        receiver.wait(&format!("{fixed} == {count}"), |found| found.len() == 1)
+    };
+    begin("127.0.0.1", "")?;
+    is_told(1)?;
+
+    let other = SERVER.to_string();
+    begin(&other, "")?;
+    // What is sent there is dropped.
+    let refused = format!("cannot push metrics to {}: no answer", receiver::url(&other));
+    let said = || fs::read_to_string(root.join("run/said"));
+    machine.until("refused", || Ok(said()?.contains(&refused)))?;
+    ensure!(fixes(&scene)?);
+    is_told(1)?;
+
+    begin(&other, &format!("IPAddressAllow={other}\n"))?;
+    ensure!(fixes(&scene)? && fixes(&scene)?);
+    is_told(3)?;
+    ensure!(!said()?.contains("cannot push"), "{}", said()?);
+    Ok(())
+}
+
 /// What the unit says of other namespaces is enough: those that are named while it runs are seen behind
 /// its own mounts, and let go.
 #[test]
@@ -262,7 +308,7 @@ fn the_unit_takes_namespaces_as_they_are_named() -> Result<()> {
     let scene = Scene::new()?;
     let more = "RestrictNamespaces=\nRestrictNamespaces=net\n\
                 AmbientCapabilities=CAP_SYS_ADMIN\nCapabilityBoundingSet=CAP_SYS_ADMIN";
-    let machine = Machine::boot(&scene, more)?;
+    let machine = Machine::boot(&scene, built()?, more)?;
     machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
     let config = format!("/proc/{}/root/etc/fixer/fixer.toml", machine.first()?);
     let text = "auto = true\nnetns = 'ns-*'\nevents = 'none'\n";
@@ -318,7 +364,8 @@ fn the_example_is_understood() -> Result<()> {
     ensure!(lines.len() > 6, "{lines:?}");
     fs::write(&path, lines.join("\n").replace("virbr0", BRIDGE))?;
     let config = path.to_str().context("a path in UTF-8")?;
-    let run = fixer_tests::command::attached(&scene.host, &["--config", config])?;
+    let mut run = Running::start(&scene.host, fixer_with_otlp(&["run", "--config", config])?)?;
+    run.stderr.wait("attached to")?;
     run.stop(Signal::SIGTERM)?.ok()?;
     Ok(())
 }

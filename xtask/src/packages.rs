@@ -8,7 +8,7 @@ use xshell::{Shell, cmd};
 use crate::{
     machine::{Manager, is_root, program},
     progress,
-    vm::KEYRING,
+    vm::archive::KEYRING,
 };
 
 /// What a package is needed for.
@@ -240,15 +240,15 @@ const PACKAGES: &[Package] = &[
     },
     Package {
         debian: "apt",
-        purpose: "fetches kernels from Debian's archive",
-        needs: &[Need::Vm, Need::Bench],
+        purpose: "fetches kernels, and a receiver of OTLP, from Debian's archive",
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::Program("apt-get"),
         elsewhere: Names::same("apt"),
     },
     Package {
         debian: "debian-archive-keyring",
-        purpose: "whose kernels they are",
-        needs: &[Need::Vm, Need::Bench],
+        purpose: "who signs that archive",
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::File(KEYRING),
         elsewhere: Names::same("debian-archive-keyring"),
     },

@@ -6,7 +6,11 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::{machine::program, packages, progress};
+use crate::{
+    machine::program,
+    packages, progress,
+    vm::archive::{Archive, Suite},
+};
 
 /// Where Prometheus is kept and unpacked; fixer-tests looks for it there.
 const PROMETHEUS: &str = "target/prometheus";
@@ -42,6 +46,29 @@ pub(crate) fn kubernetes(sh: &Shell) -> Result<()> {
     sh.remove_path(&directory)?;
     cmd!(sh, "mv {new} {directory}").quiet().run()?;
     Ok(())
+}
+
+/// Where a receiver of OTLP is kept; fixer-tests looks for it there.
+const RECEIVER: &str = "target/receiver";
+
+/// Fetches VictoriaMetrics, whatever this machine has: Debian builds Prometheus without OTLP, and
+/// before Debian 13 VictoriaMetrics is too old for it.
+pub(crate) fn receiver(sh: &Shell) -> Result<()> {
+    const NAME: &str = "victoria-metrics";
+    let directory = sh.current_dir().join(RECEIVER);
+    if directory.join(NAME).is_file() {
+        return Ok(());
+    }
+    progress(&format!("fetch {NAME} from Debian's archive"));
+    let apt = directory.join("apt");
+    let archive = Archive::open(sh, &apt, &[Suite::Main("trixie")])?;
+    let unpacked = apt.join("unpacked");
+    for package in archive.download([NAME.to_owned()])? {
+        cmd!(sh, "dpkg-deb --extract {package} {unpacked}").quiet().run()?;
+    }
+    let program = unpacked.join("usr/bin").join(NAME);
+    cmd!(sh, "mv {program} {directory}").quiet().run()?;
+    Ok(sh.remove_path(apt)?)
 }
 
 /// Fetches packages as long as `lacking` names any, and unpacks them in `root` below a directory;

@@ -11,6 +11,7 @@ use fixer_common::{
 use super::{Events, Hooks, Metrics, Select, What};
 use crate::{
     bpf::{attach::Wish, load::Config},
+    metrics::Endpoint,
     privileges::{self, Act},
 };
 
@@ -33,6 +34,13 @@ pub struct Run {
     /// Where to serve OpenMetrics, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
     pub metrics: Metrics,
+    /// Also push the metrics to this receiver of OTLP (HTTP, protobuf), to /v1/metrics if no path is
+    /// given. Only in a fixer that was built with `--features otlp`
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Endpoint>,
+    /// After how long it is pushed again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub otlp_interval: u64,
     /// Become this user once everything is attached and open
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -105,6 +113,11 @@ offered, how long it took, and whether it was a lease, a nak, no_offer, unanswer
 no_ack. What passes from one port of a bridge to another is not seen at the bridge: if the
 server is another host, select the guests' ports.
 
+A receiver of --otlp is told the same as whoever asks --metrics; what is fixer_packets_total
+here is fixer.packets there. Who tells it is in the resource: service.name, service.version,
+service.instance.id and host.name, and OTEL_RESOURCE_ATTRIBUTES has the last word. While a
+receiver does not answer, all else goes on; at the end the last numbers are pushed.
+
 While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned
 on if it can be, and put back.
 
@@ -115,6 +128,7 @@ Examples:
   fixer run -i 'ns-*' --netns 'qdhcp-*'
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
   fixer run -i br0 --all --hook both
+  fixer run --auto --otlp http://127.0.0.1:4318
   fixer run --config /etc/fixer/fixer.toml";
 
 /// One of these arguments at least says which interfaces are meant.

@@ -13,6 +13,7 @@ use super::{Outcome, checks, sinks::sinks};
 use crate::{
     cli::{self, Events, Metrics},
     exchange::Ledger,
+    metrics::{Exports, Push},
     net::netns::NetNs,
     privileges::{self, Act, TO_ATTACH, TO_STAY},
     service,
@@ -48,6 +49,9 @@ async fn work(
     let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
     let mut signals = Signals::new(on_hangup)?;
     let listener = listen(args.metrics).await?;
+    let pause = Duration::from_secs(args.otlp_interval);
+    let push = args.otlp.as_ref().map(|endpoint| Push::new(endpoint, pause));
+    let mut exports = Exports { listener, push };
 
     let (mut sites, mut found) = (Vec::new(), Vec::new());
     for netns in namespaces {
@@ -67,11 +71,11 @@ async fn work(
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
         let patience = Duration::from_secs(args.exchange_timeout);
-        let writer = Writer::start(sinks, Follower::new(ledger, patience))?;
+        let writer = Writer::start(sinks, Follower::new(ledger.clone(), patience))?;
         session.show(writer, plan.config().events)
     });
     let lived = match begun {
-        Ok(()) => session.live(listener, &mut signals, &mut plan).await,
+        Ok(()) => session.live(&mut exports, &mut signals, &mut plan).await,
         Err(error) => Err(error),
     };
     service::stopping();
@@ -86,6 +90,7 @@ async fn work(
         let to_stderr = args.output.events == Events::Json || ended.is_none();
         summary::print(session.snapshots(), to_stderr);
     }
+    exports.finish(session.snapshots().collect(), &ledger).await;
     lived?;
     closed?;
     match ended.unwrap_or(Ok(())) {

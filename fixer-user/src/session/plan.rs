@@ -20,7 +20,7 @@ struct Fixed {
     value: fn(&Run) -> String,
 }
 
-const FIXED: [Fixed; 7] = [
+const FIXED: [Fixed; 9] = [
     // Other namespaces may be named while it runs. Who named none has given up the right to enter any.
     fixed(NETNS, |run| shown(&run.select.netns.is_empty())),
     fixed("attach-mode", |run| shown(&run.what.attach_mode)),
@@ -28,6 +28,8 @@ const FIXED: [Fixed; 7] = [
     fixed("pcapng", |run| shown(&run.output.pcapng)),
     fixed("exchange-timeout", |run| shown(&run.exchange_timeout)),
     fixed("metrics", |run| shown(&run.metrics)),
+    fixed("otlp", |run| shown(&run.otlp)),
+    fixed("otlp-interval", |run| shown(&run.otlp_interval)),
     fixed("user", |run| shown(&run.user)),
 ];
 
