@@ -1,13 +1,17 @@
 //! What becomes of a packet on its way through the rules.
 //!
-//! Not everything that a rule may ask about a packet is known here, so the answer to a question is
-//! yes, no or perhaps. Where a packet may have been accepted on the way, a drop is only a possible one.
+//! Where a packet may have been accepted on the way, or may have gone elsewhere, a drop is only a
+//! possible one.
 
-use std::{cmp::Ordering, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
-use super::{Chain, Ruleset, words::describe};
+use super::{
+    Chain, Ruleset, Truth,
+    ask::{Found, Question},
+    words::describe,
+};
 
 /// A UDP datagram over IPv4, the first of its kind, as firewalls see it.
 #[derive(Clone, Copy, Debug)]
@@ -61,26 +65,14 @@ pub struct Stop {
     pub is_legacy: bool,
 }
 
-/// An answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Truth {
-    No,
-    Perhaps,
-    Yes,
-}
-
-impl From<bool> for Truth {
-    fn from(is_so: bool) -> Self {
-        if is_so { Self::Yes } else { Self::No }
-    }
-}
-
-/// What a chain, or a rule, decides.
+/// Where a packet is behind a rule, or behind a chain.
 enum End {
     Accept,
     Drop(String),
-    /// Nothing: the packet goes on where it came from.
+    /// Back where the chain was jumped to from, or at the policy.
     Return,
+    /// At the next rule.
+    Next,
 }
 
 /// Chains may call each other in a circle only where the kernel would not have taken them.
@@ -89,35 +81,59 @@ const DEEPEST: usize = 32;
 /// The word for a chain that drops what no rule accepts.
 const POLICY: &str = "policy drop";
 
+/// Targets of iptables that decide nothing about a packet.
+const NEUTRAL: [&str; 16] = [
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CONNMARK",
+    "CT",
+    "DNAT",
+    "DSCP",
+    "LOG",
+    "MARK",
+    "MASQUERADE",
+    "NFLOG",
+    "REDIRECT",
+    "SET",
+    "SNAT",
+    "TCPMSS",
+    "TRACE",
+];
+
 struct Walker<'a> {
     ruleset: &'a Ruleset,
     packet: &'a Packet<'a>,
     path: Vec<String>,
-    /// Whether it may have been accepted before.
+    /// Whether it may have been accepted, or handed to a program, before.
     is_in_doubt: bool,
+    /// How many of the chains that it is in it may have left before.
+    left: usize,
     summed: bool,
 }
 
 pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Packet<'_>) -> Walk {
+    let is_here = |devices: &Vec<String>| devices.iter().any(|it| Some(&**it) == packet.iif);
     let mut bases: Vec<_> = ruleset
         .chains
         .iter()
         .filter(|chain| families.contains(&chain.family.as_str()))
         .filter_map(|chain| Some((chain, chain.hook.as_ref().filter(|at| at.name == hook)?)))
-        .filter(|(_, at)| at.device.as_deref().is_none_or(|device| Some(device) == packet.iif))
+        .filter(|(_, at)| at.devices.as_ref().is_none_or(is_here))
         .collect();
     bases.sort_by_key(|(_, at)| at.priority);
     let mut summed = false;
     let mut doubtful = None;
     for (chain, at) in bases {
         let path = vec![chain.name.clone()];
-        let mut walker = Walker { ruleset, packet, path, is_in_doubt: false, summed: false };
+        let is_in_doubt = chain.hides_devices();
+        let mut walker = Walker { ruleset, packet, path, is_in_doubt, left: 0, summed: false };
         let end = walker.chain(chain);
         summed |= walker.summed;
         let rule = match end {
             End::Drop(rule) => rule,
             End::Return if at.drops => POLICY.to_owned(),
-            End::Accept | End::Return => continue,
+            End::Accept | End::Return | End::Next => continue,
         };
         let stop = Stop {
             family: chain.family.clone(),
@@ -126,7 +142,7 @@ pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Pa
             rule,
             is_legacy: chain.is_legacy,
         };
-        if !walker.is_in_doubt {
+        if !walker.is_in_doubt && walker.left == 0 {
             return Walk { verdict: Verdict::Drops, stop: Some(stop), summed };
         }
         doubtful.get_or_insert(stop);
@@ -136,266 +152,114 @@ pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Pa
 }
 
 impl Walker<'_> {
+    /// Where a packet is behind a chain: never at the next rule.
     fn chain(&mut self, chain: &Chain) -> End {
+        let mut may_have_left = false;
         for rule in &chain.rules {
-            match self.rule(chain, rule) {
-                End::Return => {}
-                end => return end,
-            }
-            if rule.iter().any(is_return) && self.truth(chain, rule) == Truth::Yes {
-                return End::Return;
+            let truth = self.question(chain).rule(rule);
+            let end = match truth {
+                Truth::No => End::Next,
+                truth => self.rule(chain, rule, truth),
+            };
+            match (end, truth) {
+                (End::Next, _) => {}
+                (End::Return, Truth::Yes) => break,
+                // Whatever drops it from here to the end of this chain drops it only perhaps.
+                (End::Return, _) => {
+                    self.left += usize::from(!may_have_left);
+                    may_have_left = true;
+                }
+                (End::Accept, Truth::Yes) => return End::Accept,
+                (End::Accept, _) => self.is_in_doubt = true,
+                (End::Drop(rule), Truth::Yes) => return End::Drop(rule),
+                // There are many rules about connections that exist, and a first packet is of none.
+                (End::Drop(_), _) => {}
             }
         }
+        self.left -= usize::from(may_have_left);
         End::Return
     }
 
-    /// Whether a rule is about the packet.
-    fn truth(&self, chain: &Chain, rule: &[Value]) -> Truth {
-        rule.iter().map(|statement| self.asks(chain, statement)).min().unwrap_or(Truth::Yes)
+    fn question<'q>(&'q self, chain: &'q Chain) -> Question<'q> {
+        Question { ruleset: self.ruleset, packet: self.packet, chain }
     }
 
-    /// What a rule decides. A drop that may not be meant for the packet is passed over: there are
-    /// many rules about connections that exist, and a first packet is of none.
-    fn rule(&mut self, chain: &Chain, rule: &[Value]) -> End {
-        let truth = self.truth(chain, rule);
-        if truth == Truth::No {
-            return End::Return;
-        }
+    /// Where a packet is behind a rule that is about it, or perhaps is.
+    fn rule(&mut self, chain: &Chain, rule: &[Value], truth: Truth) -> End {
         for statement in rule {
             let Some((kind, value)) = statement.as_object().and_then(|object| object.iter().next())
             else {
                 continue;
             };
-            if kind == "xt" && value["name"] == "CHECKSUM" {
-                self.summed = true;
-            }
             let (kind, value) = match kind.as_str() {
-                "vmap" => match self.lookup(chain, value) {
-                    Some(found) => found,
-                    None => continue,
+                "vmap" => match self.question(chain).lookup(value) {
+                    Found::Verdict(kind, value) => (kind, value),
+                    Found::Nothing => return End::Next,
+                    Found::Perhaps => {
+                        self.is_in_doubt = true;
+                        return End::Next;
+                    }
                 },
                 kind => (kind.to_owned(), value.clone()),
             };
             match self.decide(chain, &kind, &value, truth) {
-                Some(End::Drop(within)) if truth == Truth::Yes => {
-                    let rule = if within.is_empty() { describe(rule) } else { within };
-                    return End::Drop(rule);
-                }
-                Some(End::Accept) if truth == Truth::Yes => return End::Accept,
-                Some(End::Accept) => self.is_in_doubt = true,
-                Some(End::Drop(_) | End::Return) | None => {}
+                End::Drop(within) if within.is_empty() => return End::Drop(describe(rule)),
+                End::Next => {}
+                end => return end,
             }
         }
-        End::Return
+        End::Next
     }
 
-    /// What a statement decides, if it does.
-    fn decide(&mut self, chain: &Chain, kind: &str, value: &Value, truth: Truth) -> Option<End> {
+    /// Where a packet is behind a statement.
+    fn decide(&mut self, chain: &Chain, kind: &str, value: &Value, truth: Truth) -> End {
         match kind {
-            "accept" => Some(End::Accept),
-            "drop" | "reject" => Some(End::Drop(String::new())),
-            "xt" if value["name"] == "REJECT" => Some(End::Drop(String::new())),
-            "queue" => {
-                self.is_in_doubt = true;
-                None
-            }
-            "jump" | "goto" => {
-                let target = value["target"].as_str()?;
-                let ruleset = self.ruleset;
-                let its = |other: &&Chain| {
-                    (&other.family, &other.table, other.is_legacy)
-                        == (&chain.family, &chain.table, chain.is_legacy)
-                        && other.name == target
-                };
-                let next = ruleset.chains.iter().find(its)?;
-                if self.path.len() > DEEPEST {
-                    return None;
-                }
-                self.path.push(target.to_owned());
-                let end = self.chain(next);
-                // The path of a drop that counts is kept.
-                if !(matches!(end, End::Drop(_)) && truth == Truth::Yes) {
-                    self.path.pop();
-                }
-                match end {
-                    // Back in the chain of the hook, its policy decides.
-                    End::Return if kind == "goto" && truth == Truth::Yes => {
-                        chain.hook.as_ref().map(|hook| {
-                            if hook.drops { End::Drop(POLICY.to_owned()) } else { End::Accept }
-                        })
-                    }
-                    end => Some(end),
-                }
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether the packet is what a statement asks for.
-    fn asks(&self, chain: &Chain, statement: &Value) -> Truth {
-        let Some((kind, value)) = statement.as_object().and_then(|object| object.iter().next())
-        else {
-            return Truth::Yes;
-        };
-        match kind.as_str() {
-            "match" => self.compare(chain, value),
-            "limit" | "quota" => Truth::Perhaps,
-            // Targets decide nothing here, and matches of iptables are not told.
-            "xt" if value["type"] != "target" => Truth::Perhaps,
-            _ => Truth::Yes,
-        }
-    }
-
-    fn compare(&self, chain: &Chain, value: &Value) -> Truth {
-        let answer = match self.known(&value["left"]) {
-            None => Truth::Perhaps,
-            Some(Known::Answer(answer)) => answer,
-            Some(Known::Is(known)) => self.holds(chain, &known, &value["right"]),
-        };
-        match (value["op"].as_str(), answer) {
-            (Some("!="), Truth::Yes) => Truth::No,
-            (Some("!="), Truth::No) => Truth::Yes,
-            (Some("==" | "in" | "!="), answer) => answer,
-            _ => Truth::Perhaps,
-        }
-    }
-
-    /// What is known of the packet under such a name.
-    fn known(&self, left: &Value) -> Option<Known> {
-        let text = |text: &str| Known::Is(text.into());
-        let Packet { iif, oif, bridge, addresses: [from, to], ports: [source, target] } =
-            self.packet;
-        let name = |name: &Option<&str>| text(name.unwrap_or_default());
-        if let Some(key) = left["meta"]["key"].as_str() {
-            return Some(match key {
-                "iifname" | "iif" => name(iif),
-                "oifname" | "oif" => name(oif),
-                "ibrname" | "obrname" | "ibridgename" | "obridgename" => name(bridge),
-                "l4proto" => text("udp"),
-                "protocol" => text("ip"),
-                "nfproto" => text("ipv4"),
-                "pkttype" if to.is_broadcast() => text("broadcast"),
-                _ => return None,
-            });
-        }
-        if left["ct"]["key"] == "state" {
-            return Some(text("new"));
-        }
-        if let Some(flags) = left["fib"]["flags"].as_array() {
-            // The kernel looks up no route for a client without an address.
-            let is_reverse =
-                left["fib"]["result"] == "oif" && flags.iter().any(|flag| flag == "saddr");
-            return (is_reverse && from.is_unspecified()).then_some(Known::Answer(Truth::No));
-        }
-        let (protocol, field) =
-            (left["payload"]["protocol"].as_str()?, left["payload"]["field"].as_str()?);
-        Some(match (protocol, field) {
-            ("udp" | "th", "sport") => Known::Is((*source).into()),
-            ("udp" | "th", "dport") => Known::Is((*target).into()),
-            ("ip", "saddr") => text(&from.to_string()),
-            ("ip", "daddr") => text(&to.to_string()),
-            ("ip", "protocol") => text("udp"),
-            ("ether", "type") => text("ip"),
-            ("tcp" | "icmp" | "icmpv6" | "ip6" | "arp" | "sctp", _) => Known::Answer(Truth::No),
-            _ => return None,
-        })
-    }
-
-    /// Whether something known is among what a rule names.
-    fn holds(&self, chain: &Chain, known: &Value, right: &Value) -> Truth {
-        match right {
-            Value::Array(many) => self.any(chain, known, many),
-            Value::Object(object) => match object.iter().next() {
-                Some((kind, Value::Array(many))) if kind == "set" => self.any(chain, known, many),
-                Some((kind, Value::Array(ends))) if kind == "range" => in_range(known, ends),
-                Some((kind, prefix)) if kind == "prefix" => in_prefix(known, prefix),
-                Some((kind, element)) if kind == "elem" => {
-                    self.holds(chain, known, &element["val"])
-                }
-                _ => Truth::Perhaps,
+            "accept" => End::Accept,
+            "drop" | "reject" => End::Drop(String::new()),
+            "return" => End::Return,
+            "jump" => match self.go(chain, value, truth) {
+                End::Return => End::Next,
+                end => end,
             },
-            Value::String(set) if set.starts_with('@') => {
-                let names = [chain.family.as_str(), chain.table.as_str(), &set[1..]];
-                let found = self.ruleset.sets.iter().find(|(key, _)| key.iter().eq(names.iter()));
-                found.map_or(Truth::Perhaps, |(_, elements)| match elements {
-                    Value::Array(many) => self.any(chain, known, many),
-                    _ => Truth::No,
-                })
+            // Behind its end a packet is where it would be behind the end of this chain.
+            "goto" => self.go(chain, value, truth),
+            "queue" | "fwd" | "synproxy" | "tproxy" => {
+                self.is_in_doubt = true;
+                End::Next
             }
-            right => is(known, right),
+            "xt" if value["type"] == "target" => self.target(value["name"].as_str()),
+            _ => End::Next,
         }
     }
 
-    fn any(&self, chain: &Chain, known: &Value, many: &[Value]) -> Truth {
-        many.iter().map(|one| self.holds(chain, known, one)).max().unwrap_or(Truth::No)
+    fn target(&mut self, name: Option<&str>) -> End {
+        match name {
+            Some("REJECT") => return End::Drop(String::new()),
+            Some("CHECKSUM") => self.summed = true,
+            Some(name) if NEUTRAL.contains(&name) => {}
+            // It may be one that hands the packet to a program, or keeps it.
+            _ => self.is_in_doubt = true,
+        }
+        End::Next
     }
 
-    /// What a verdict map says about the packet.
-    fn lookup(&self, chain: &Chain, vmap: &Value) -> Option<(String, Value)> {
-        let Some(Known::Is(known)) = self.known(&vmap["key"]) else { return None };
-        let data = &vmap["data"];
-        let elements = match data.as_str().and_then(|name| name.strip_prefix('@')) {
-            Some(name) => {
-                let names = [chain.family.as_str(), chain.table.as_str(), name];
-                &self.ruleset.sets.iter().find(|(key, _)| key.iter().eq(names.iter()))?.1
-            }
-            None => &data["set"],
+    /// Where a packet is behind another chain.
+    fn go(&mut self, chain: &Chain, value: &Value, truth: Truth) -> End {
+        let ruleset = self.ruleset;
+        let target = value["target"].as_str().unwrap_or_default();
+        let next = ruleset.beside(chain, target).filter(|_| self.path.len() <= DEEPEST);
+        let Some(next) = next else {
+            self.is_in_doubt = true;
+            return End::Next;
         };
-        let pairs =
-            elements.as_array()?.iter().filter_map(|pair| Some((pair.get(0)?, pair.get(1)?)));
-        let (_, verdict) =
-            pairs.into_iter().find(|(key, _)| self.holds(chain, &known, key) == Truth::Yes)?;
-        let (kind, value) = verdict.as_object()?.iter().next()?;
-        Some((kind.clone(), value.clone()))
-    }
-}
-
-/// What is known of a packet.
-enum Known {
-    Is(Value),
-    Answer(Truth),
-}
-
-fn is_return(statement: &Value) -> bool {
-    statement.as_object().is_some_and(|object| object.contains_key("return"))
-}
-
-fn is(known: &Value, right: &Value) -> Truth {
-    match (known, right) {
-        // A glob is a name with a star at its end.
-        (Value::String(known), Value::String(right)) => match right.strip_suffix('*') {
-            Some(start) => known.starts_with(start).into(),
-            None => (known == right).into(),
-        },
-        (Value::Number(known), Value::Number(right)) => (known == right).into(),
-        _ => Truth::Perhaps,
-    }
-}
-
-fn in_range(known: &Value, ends: &[Value]) -> Truth {
-    let [first, last] = ends else { return Truth::Perhaps };
-    let order = |one: &Value, other: &Value| -> Option<Ordering> {
-        match (address(one), address(other)) {
-            (Some(one), Some(other)) => Some(one.cmp(&other)),
-            _ => Some(one.as_u64()?.cmp(&other.as_u64()?)),
+        let (depth, left) = (self.path.len(), self.left);
+        self.path.push(target.to_owned());
+        let end = self.chain(next);
+        // The way to a drop that counts is kept, with its doubts.
+        if !(matches!(end, End::Drop(_)) && truth == Truth::Yes) {
+            self.path.truncate(depth);
+            self.left = left;
         }
-    };
-    match (order(first, known), order(known, last)) {
-        (Some(from), Some(to)) => (from != Ordering::Greater && to != Ordering::Greater).into(),
-        _ => Truth::Perhaps,
+        end
     }
-}
-
-fn in_prefix(known: &Value, prefix: &Value) -> Truth {
-    let (Some(known), Some(network), Some(len)) =
-        (address(known), address(&prefix["addr"]), prefix["len"].as_u64())
-    else {
-        return Truth::Perhaps;
-    };
-    let mask = u32::MAX.checked_shl(32 - len.min(32) as u32).unwrap_or(0);
-    (known.to_bits() & mask == network.to_bits() & mask).into()
-}
-
-fn address(value: &Value) -> Option<Ipv4Addr> {
-    value.as_str()?.parse().ok()
 }
