@@ -36,6 +36,8 @@ pub struct Interface {
     pub controller: Option<u32>,
     /// The index of what it is joined to: the other end of a veth pair, in its own namespace.
     pub joined: Option<u32>,
+    /// Whether what it is joined to is in another namespace.
+    pub is_joined_elsewhere: bool,
     /// Its IPv4 addresses with their prefix lengths.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// What it is set to as a bridge, if it is one.
@@ -46,6 +48,19 @@ pub struct Interface {
     pub vlans: Vec<Vlan>,
     /// Whether a VXLAN device computes its outer checksums (`udpcsum`), if it is one.
     pub outer_checksum: Option<bool>,
+}
+
+impl Interface {
+    /// Whether an address is in one of the networks that it has an address of.
+    pub fn networks_hold(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|(own, len)| share_network(*own, address, *len))
+    }
+}
+
+/// Whether two addresses begin with the same so many bits.
+pub fn share_network(one: Ipv4Addr, other: Ipv4Addr, len: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+    one.to_bits() & mask == other.to_bits() & mask
 }
 
 /// What a bridge is set to.
@@ -192,6 +207,7 @@ fn interface(message: &LinkMessage) -> Interface {
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Controller(index) => found.controller = Some(*index),
             LinkAttribute::Link(index) => found.joined = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => found.is_joined_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| tell(&mut found, info)),
             _ => {}
         }
