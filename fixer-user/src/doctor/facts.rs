@@ -17,7 +17,7 @@ use crate::{
     cli::Select,
     cmd::checks::{every_name_will_do, namespaces},
     net::{
-        inspect::Interface,
+        inspect::{Interface, number_of},
         links,
         netns::{NetNs, Spec},
     },
@@ -183,7 +183,7 @@ impl Facts {
                 let netns = self.open(netns, &names)?;
                 // Most namespaces have nothing to do with what is looked at.
                 let interfaces = crate::net::inspect::interfaces(&netns).ok()?;
-                let is_joined = |it: &Interface| !self.joints(it, &interfaces).is_empty();
+                let is_joined = |it: &Interface| !self.joints(it, (&netns, &interfaces)).is_empty();
                 interfaces.iter().any(is_joined).then(|| {
                     let network = Network::read(netns, &mut self.unseen);
                     self.networks.push(network);
@@ -215,7 +215,7 @@ impl Facts {
             if origin.selected.contains(&ifindex) {
                 found.push(serving((network, ifindex), None));
             }
-            let joints = self.joints(interface, &origin.interfaces).into_iter();
+            let joints = self.joints(interface, (&origin.netns, &origin.interfaces)).into_iter();
             found.extend(joints.map(|(bridge, port)| serving(bridge, Some(port))));
         }
         for serving in found {
@@ -239,26 +239,42 @@ impl Facts {
 
     /// The bridges that are looked at and that frames get to from an interface, through a veth pair of
     /// which it is the other end, or of which the other end is a port of it. With the port there.
-    fn joints(&self, interface: &Interface, beside: &[Interface]) -> Vec<((usize, u32), u32)> {
-        let ports = beside.iter().filter(|port| port.controller == Some(interface.ifindex));
-        let ends = ports.chain([interface]).filter(|end| end.kind.as_deref() == Some("veth"));
-        let is_own = |bridge: u32, network: &Network| {
-            bridge == interface.ifindex && network.interface(bridge) == Some(interface)
+    fn joints(
+        &self,
+        interface: &Interface,
+        (netns, beside): (&NetNs, &[Interface]),
+    ) -> Vec<((usize, u32), u32)> {
+        let is_end = |end: &&Interface| {
+            end.kind.as_deref() == Some("veth")
+                && (end.ifindex == interface.ifindex || end.controller == Some(interface.ifindex))
         };
         let joint = |end: &Interface| {
             self.networks.iter().enumerate().find_map(|(at, network)| {
                 let port = network.interface(end.joined?)?;
-                let is_beside = network.interface(end.ifindex) == Some(end);
-                let is_pair = port.kind.as_deref() == Some("veth")
-                    && port.joined == Some(end.ifindex)
-                    && port.is_joined_elsewhere == end.is_joined_elsewhere
-                    && (end.is_joined_elsewhere || is_beside);
                 let bridge = port.controller.filter(|bridge| network.selected.contains(bridge))?;
-                (is_pair && !is_own(bridge, network)).then_some(((at, bridge), port.ifindex))
+                let is_back = end.controller == Some(bridge) && is_same(&network.netns, netns);
+                (is_pair((netns, end), (&network.netns, port)) && !is_back)
+                    .then_some(((at, bridge), port.ifindex))
             })
         };
-        ends.filter_map(joint).collect()
+        beside.iter().filter(is_end).filter_map(joint).collect()
     }
+}
+
+fn is_same(one: &NetNs, other: &NetNs) -> bool {
+    one.identity().is_ok_and(|one| other.identity().is_ok_and(|other| one == other))
+}
+
+/// Whether two interfaces are the ends of one veth pair. Every namespace counts its interfaces from 1,
+/// so an index that fits is no proof.
+fn is_pair((here, end): (&NetNs, &Interface), (there, port): (&NetNs, &Interface)) -> bool {
+    let is_there = || number_of(there, here).map_or(true, |number| number == port.joined_in);
+    port.kind.as_deref() == Some("veth")
+        && port.joined == Some(end.ifindex)
+        && match is_same(here, there) {
+            true => end.joined_in.is_none() && port.joined_in.is_none(),
+            false => end.joined_in.is_some() && port.joined_in.is_some() && is_there(),
+        }
 }
 
 /// The namespaces that `ip netns` named.

@@ -1,21 +1,26 @@
 //! Interfaces with everything that decides whether a frame gets through them: for those who look for
 //! a fault, and change nothing.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, os::fd::AsRawFd as _, time::Duration};
 
 use futures_util::TryStreamExt as _;
+use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
         AfSpecBridge, BridgePortState, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags,
         InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute,
         LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
+    nsid::{NsidAttribute, NsidMessage},
 };
 use rtnetlink::Handle;
 
-use super::{netlink::converse, netns::NetNs};
+use super::{
+    netlink::{ask, converse},
+    netns::NetNs,
+};
 
 /// An interface, as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,8 +41,8 @@ pub struct Interface {
     pub controller: Option<u32>,
     /// The index of what it is joined to: the other end of a veth pair, in its own namespace.
     pub joined: Option<u32>,
-    /// Whether what it is joined to is in another namespace.
-    pub is_joined_elsewhere: bool,
+    /// If that is in another namespace, the number that its own has given to that one.
+    pub joined_in: Option<i32>,
     /// Its IPv4 addresses with their prefix lengths.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// What it is set to as a bridge, if it is one.
@@ -133,6 +138,22 @@ pub fn interfaces(netns: &NetNs) -> io::Result<Vec<Interface>> {
     })
 }
 
+/// The number that a namespace has given to another; `None`: it has given it none.
+pub fn number_of(netns: &NetNs, other: &NetNs) -> io::Result<Option<i32>> {
+    let mut request = NsidMessage::default();
+    request.attributes.push(NsidAttribute::Fd(other.file().as_raw_fd() as u32));
+    let request = (NLM_F_ACK, RouteNetlinkMessage::GetNsId(request));
+    let told = netns.run(|| ask([request])?.ok())??;
+    let number = |attribute: &NsidAttribute| match attribute {
+        NsidAttribute::Id(number) => (*number >= 0).then_some(*number),
+        _ => None,
+    };
+    Ok(told.iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewNsId(message) => message.attributes.iter().find_map(number),
+        _ => None,
+    }))
+}
+
 /// The VLANs of every bridge and port, by index.
 async fn vlans(handle: &Handle) -> Result<BTreeMap<u32, Vec<Vlan>>, rtnetlink::Error> {
     let request = handle
@@ -207,7 +228,7 @@ fn interface(message: &LinkMessage) -> Interface {
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Controller(index) => found.controller = Some(*index),
             LinkAttribute::Link(index) => found.joined = Some(*index),
-            LinkAttribute::LinkNetNsId(_) => found.is_joined_elsewhere = true,
+            LinkAttribute::LinkNetNsId(number) => found.joined_in = Some(*number),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| tell(&mut found, info)),
             _ => {}
         }

@@ -275,6 +275,38 @@ fn a_server_in_another_namespace_is_found_and_so_are_its_checksums() -> Result<(
     Diagnosis::of(&behind.scene.host, &["-i", BRIDGE])?.is_healthy()
 }
 
+/// Every namespace counts its interfaces from 1, so there are many with the same numbers.
+#[test]
+fn a_server_behind_another_bridge_of_the_same_numbers_is_not_taken_for_this_ones() -> Result<()> {
+    let (here, there) = (scene()?, scene()?);
+    let index = |scene: &Scene| {
+        let line = run(&scene.host, "ip", "-o link show guest0")?;
+        line.split(':').next().map(str::to_owned).context("no index")
+    };
+    ensure!(index(&here)? == index(&there)?);
+    link::address(&there.guest, "eth0", [10, 0, 3, 2].into(), 24)?;
+    let _dnsmasq = super::checksum::dnsmasq(&there.guest, "eth0", "10.0.3", &[])?;
+    Diagnosis::of(&there.host, &["-i", BRIDGE])?.passes("server")?;
+    Diagnosis::of(&here.host, &["-i", BRIDGE])?.names("server", "possible").map(drop)
+}
+
+/// Docker drops what is routed between containers, which ask no server.
+#[test]
+fn containers_without_dhcp_are_no_alarm() -> Result<()> {
+    let scene = scene()?;
+    let host = &scene.host;
+    link::veth(host, "guest1", &scene.guest, "eth1")?;
+    link::enslave(host, "guest1", BRIDGE)?;
+    run(host, "iptables", "-P FORWARD DROP")?;
+    run(host, "sysctl", "-w net.bridge.bridge-nf-call-iptables=1")?;
+    let diagnosis = Diagnosis::of(host, &[])?;
+    diagnosis.names("bridge-nf", "note")?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    run(host, "ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    run(host, "ip", "link set vx0 up master br0")?;
+    Diagnosis::of(host, &[])?.names("bridge-nf", "likely").map(drop)
+}
+
 #[test]
 fn rules_for_routed_packets_act_on_bridged_ones_if_told_to() -> Result<()> {
     let behind = behind()?;

@@ -6,7 +6,7 @@ use crate::{
     doctor::{
         facts::{Facts, Serving},
         finding::{Finding, Likelihood},
-        network::Network,
+        network::{Network, leads_out},
         remedy::Remedy,
         rules::{Packet, Stop, Verdict, Walk},
     },
@@ -114,7 +114,12 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
                 packet: packet(name, name, ports, Ipv4Addr::UNSPECIFIED),
             });
             let Some(mut finding) = blocked(network, bridge, &ways) else { continue };
-            finding.likelihood = finding.likelihood.max(Likelihood::Likely);
+            // Containers that are given their addresses without DHCP have no server to ask.
+            let has_server = !servers.is_empty() || network.ports(bridge.ifindex).any(leads_out);
+            finding.likelihood = match has_server || facts.is_asked {
+                true => finding.likelihood.max(Likelihood::Likely),
+                false => Likelihood::Note,
+            };
             finding.headline = format!(
                 "iptables' rules for routed packets drop DHCP between the ports of {}",
                 finding.place

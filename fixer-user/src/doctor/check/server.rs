@@ -66,7 +66,7 @@ fn unserved(facts: &Facts, network: &Network, interface: &Interface) -> Finding 
 /// Whether the other end of a veth pair may be on the way to a server: out of sight, or a port of
 /// another switch.
 fn may_lead_on(network: &Network, port: &Interface) -> bool {
-    let end = port.joined.filter(|_| !port.is_joined_elsewhere);
+    let end = port.joined.filter(|_| port.joined_in.is_none());
     let end = end.and_then(|end| network.interface(end));
     port.kind.as_deref() == Some("veth") && end.is_none_or(|end| end.controller.is_some())
 }
