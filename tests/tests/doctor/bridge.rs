@@ -57,6 +57,11 @@ fn a_spare_bridge_and_a_spare_port() -> Result<()> {
     contains(&diagnosis.names("bridge", "note")?, &["spare0 is down"])?;
     contains(&diagnosis.names("ports", "note")?, &["br0-nic disabled (down)"])?;
     ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    host.diagnosis()?.names("ports", "note")?;
+    // Another port that is down may be one that somebody misses.
+    host.host("ip", "link set guest0 down")?;
+    Diagnosis::of(&host.scene.host, &[])?.names("ports", "note")?;
+    host.diagnosis()?.names("ports", "likely")?;
     Diagnosis::of(&host.scene.host, &["-i", "spare0"])?.names("bridge", "certain").map(drop)
 }
 

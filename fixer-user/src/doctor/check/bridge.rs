@@ -116,8 +116,11 @@ fn shut(facts: &Facts, network: &Network, bridge: &Interface, port: &Interface) 
     let place = network.place(&port.name);
     let (name, bridge) = (&*port.name, &*bridge.name);
     let headline = format!("{place}, a port of {bridge}, does not forward");
+    // The old libvirt has such a port give the bridge its address; nobody is ever behind it.
+    let is_libvirts = port.kind.as_deref() == Some("tun") && *name == format!("{bridge}-nic");
     let likelihood = match port.is_up {
         true => Likelihood::Likely,
+        false if is_libvirts => Likelihood::Note,
         false => unless_spare(facts, Likelihood::Likely),
     };
     let finding = Finding::new(likelihood, &place, headline).seen(state(port));
