@@ -78,6 +78,19 @@ fn vlans_that_separate_a_guest_from_its_server() -> Result<()> {
     // What it says to do mends it.
     host.host("bridge", "vlan add dev guest0 vid 1 pvid untagged")?;
     host.passes("vlan")?;
+    // A VLAN that an uplink carries on has its server there; an uplink may have any of its own.
+    host.host("bridge", "vlan add dev guest0 vid 20 pvid untagged")?;
+    host.host("ip", "link add wire0 type veth peer name wire1")?;
+    host.host("ip", "link add up0 link wire0 type vlan id 7")?;
+    host.host("ip", "link set up0 up master br0")?;
+    host.host("bridge", "vlan del dev up0 vid 1")?;
+    host.host("bridge", "vlan add dev up0 vid 99 pvid untagged")?;
+    host.finds("vlan", &["guest0", "possible"])?;
+    host.host("bridge", "vlan add dev up0 vid 20")?;
+    host.passes("vlan")?;
+    host.host("ip", "link del up0")?;
+    host.host("bridge", "vlan add dev guest0 vid 1 pvid untagged")?;
+    host.passes("vlan")?;
     host.host("bridge", "vlan del dev br0 vid 1 self")?;
     host.finds("vlan", &["br0: no VLAN", "bridge vlan add dev br0 vid 1 pvid untagged self"])?;
     host.host("bridge", "vlan add dev br0 vid 1 pvid untagged self")?;

@@ -1,6 +1,7 @@
 //! The eBPF object at work: loaded, attached, read. The only place that speaks aya.
 
 pub mod attach;
+pub mod baked;
 pub mod counters;
 pub mod load;
 pub mod pin;

@@ -6,10 +6,10 @@ use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
 
 use super::{
-    finding::{Source, Unseen},
+    finding::{Likelihood, Source, Unseen},
     heard::Heard,
     network::Network,
-    processes::{Bound, Census, Inode, Server, census},
+    processes::{Census, Inode, Server, census},
     switches::Switches,
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     cli::Select,
     cmd::checks::{every_name_will_do, namespaces},
     net::{
-        inspect::Interface,
+        inspect::{Interface, number_of},
         links,
         named::named,
         netns::{NetNs, Spec},
@@ -59,6 +59,8 @@ pub struct Serving {
     pub serves: (usize, u32),
     /// That port.
     pub port: Option<u32>,
+    /// Whether the server is there for this interface; otherwise nothing tells which it is there for.
+    pub is_sure: bool,
 }
 
 impl Facts {
@@ -146,6 +148,16 @@ impl Facts {
         self.census.servers.get(serving.server)
     }
 
+    /// How likely a fault of a service can be said to be. Where nothing tells that a server is there
+    /// for an interface, there may be nothing to be at fault: that is no alarm unless somebody asked.
+    pub fn at_most(&self, serving: &Serving, likelihood: Likelihood) -> Likelihood {
+        match (serving.is_sure, self.is_asked) {
+            (true, _) => likelihood,
+            (false, true) => likelihood.max(Likelihood::Possible),
+            (false, false) => Likelihood::Note,
+        }
+    }
+
     /// The namespace that a server sends from, and the interface there.
     pub fn origin(&self, serving: &Serving) -> Option<(&Network, &Interface)> {
         let network = self.networks.get(serving.network)?;
@@ -172,7 +184,7 @@ impl Facts {
                 let netns = self.open(netns, &names)?;
                 // Most namespaces have nothing to do with what is looked at.
                 let interfaces = crate::net::inspect::interfaces(&netns).ok()?;
-                let is_joined = |interface: &Interface| self.joint(interface).is_some();
+                let is_joined = |it: &Interface| !self.joints(it, (&netns, &interfaces)).is_empty();
                 interfaces.iter().any(is_joined).then(|| {
                     let network = Network::read(netns, &mut self.unseen);
                     self.networks.push(network);
@@ -194,16 +206,18 @@ impl Facts {
     fn find_services(&mut self, server: usize, network: usize) {
         let (mut found, origin) = (Vec::new(), &self.networks[network]);
         for interface in &origin.interfaces {
-            if !serves(&self.census.servers[server], interface) {
+            let serves = self.census.servers[server].serves(interface);
+            if serves == Some(false) {
                 continue;
             }
-            let ifindex = interface.ifindex;
+            let (ifindex, is_sure) = (interface.ifindex, serves.is_some());
+            let serving =
+                |serves, port| Serving { server, network, ifindex, serves, port, is_sure };
             if origin.selected.contains(&ifindex) {
-                let serves = (network, ifindex);
-                found.push(Serving { server, network, ifindex, serves, port: None });
-            } else if let Some((serves, port)) = self.joint(interface) {
-                found.push(Serving { server, network, ifindex, serves, port: Some(port) });
+                found.push(serving((network, ifindex), None));
             }
+            let joints = self.joints(interface, (&origin.netns, &origin.interfaces)).into_iter();
+            found.extend(joints.map(|(bridge, port)| serving(bridge, Some(port))));
         }
         for serving in found {
             // One process may have several sockets there.
@@ -211,47 +225,57 @@ impl Facts {
                 let server = &self.census.servers[serving.server];
                 server.process.as_ref().map(|process| process.pid)
             };
-            let is_known = self.serving.iter().any(|other| {
+            let is_same = |other: &&mut Serving| {
                 (other.serves, other.ifindex) == (serving.serves, serving.ifindex)
                     && process(other) == process(&serving)
-            });
-            if !is_known {
-                self.serving.push(serving);
+            };
+            match self.serving.iter_mut().find(is_same) {
+                // The socket that tells which interface it is there for knows better.
+                Some(known) if !known.is_sure => *known = serving,
+                Some(_) => {}
+                None => self.serving.push(serving),
             }
         }
     }
 
-    /// The bridge that is looked at and the port of it that an interface is the other end of.
-    fn joint(&self, interface: &Interface) -> Option<((usize, u32), u32)> {
-        if interface.kind.as_deref() != Some("veth") {
-            return None;
-        }
-        self.networks.iter().enumerate().find_map(|(at, network)| {
-            let port = network.interface(interface.joined?)?;
-            let is_end =
-                port.kind.as_deref() == Some("veth") && port.joined == Some(interface.ifindex);
-            let bridge = port.controller.filter(|bridge| network.selected.contains(bridge))?;
-            is_end.then_some(((at, bridge), port.ifindex))
-        })
+    /// The bridges that are looked at and that frames get to from an interface, through a veth pair of
+    /// which it is the other end, or of which the other end is a port of it. With the port there.
+    fn joints(
+        &self,
+        interface: &Interface,
+        (netns, beside): (&NetNs, &[Interface]),
+    ) -> Vec<((usize, u32), u32)> {
+        let is_end = |end: &&Interface| {
+            end.kind.as_deref() == Some("veth")
+                && (end.ifindex == interface.ifindex || end.controller == Some(interface.ifindex))
+        };
+        let joint = |end: &Interface| {
+            self.networks.iter().enumerate().find_map(|(at, network)| {
+                let port = network.interface(end.joined?)?;
+                let bridge = port.controller.filter(|bridge| network.selected.contains(bridge))?;
+                let is_back = end.controller == Some(bridge) && is_same(&network.netns, netns);
+                (is_pair((netns, end), (&network.netns, port)) && !is_back)
+                    .then_some(((at, bridge), port.ifindex))
+            })
+        };
+        beside.iter().filter(is_end).filter_map(joint).collect()
     }
 }
 
-/// Whether a server's socket takes requests from an interface.
-fn serves(server: &Server, interface: &Interface) -> bool {
-    let is_named = match &server.bound {
-        Bound::All => interface.name != "lo",
-        Bound::Named(names) => names.iter().any(|name| match name.strip_suffix('*') {
-            Some(start) => interface.name.starts_with(start),
-            None => interface.name == *name,
-        }),
-        Bound::Gone => false,
-    };
-    let address = server.address;
-    let hears_broadcasts = address.is_unspecified() || address.is_broadcast();
-    // A server with a packet socket has the other one for appearances.
-    let is_there = hears_broadcasts
-        || server.has_packet_socket && interface.addresses.iter().any(|(at, _)| *at == address);
-    is_named && is_there
+fn is_same(one: &NetNs, other: &NetNs) -> bool {
+    one.identity().is_ok_and(|one| other.identity().is_ok_and(|other| one == other))
+}
+
+/// Whether two interfaces are the ends of one veth pair. Every namespace counts its interfaces from 1,
+/// so an index that fits is no proof.
+fn is_pair((here, end): (&NetNs, &Interface), (there, port): (&NetNs, &Interface)) -> bool {
+    let is_there = || number_of(there, here).map_or(true, |number| number == port.joined_in);
+    port.kind.as_deref() == Some("veth")
+        && port.joined == Some(end.ifindex)
+        && match is_same(here, there) {
+            true => end.joined_in.is_none() && port.joined_in.is_none(),
+            false => end.joined_in.is_some() && port.joined_in.is_some() && is_there(),
+        }
 }
 
 /// The namespaces that `ip netns` named.

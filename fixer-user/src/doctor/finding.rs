@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::remedy::Remedy;
+
 /// How likely it is that this is why a guest gets no lease. The most likely comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,7 +47,7 @@ pub struct Finding {
     pub means: String,
     /// The commands that mend it.
     #[serde(rename = "do")]
-    pub remedy: Vec<String>,
+    pub remedy: Vec<Remedy>,
 }
 
 impl Finding {
@@ -78,7 +80,7 @@ impl Finding {
 
     /// What to do.
     #[must_use]
-    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub fn remedy(mut self, remedy: impl Into<Remedy>) -> Self {
         self.remedy.push(remedy.into());
         self
     }

@@ -1,11 +1,9 @@
-//! What passes on the bridges while we listen: who asks, who answers, and in what state.
+//! What passed on the bridges while we listened: who asked, who answered, and in what state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     net::{IpAddr, Ipv4Addr},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use fixer_common::{
@@ -14,18 +12,13 @@ use fixer_common::{
     verdict::Verdict,
 };
 
-use super::{
-    facts::Facts,
-    finding::{Source, Unseen},
-};
+use super::finding::Likelihood;
 use crate::{
     event::{Dhcp, Mac, Packet},
-    lab::packet::{Direction, PacketSocket, Received},
+    lab::packet::{Direction, Received},
 };
 
-/// The longest frame that is of interest, in bytes.
-const LONGEST: u32 = 2048;
-/// How many frames are kept of an interface, at most.
+/// How many clients, transfers and answers are kept, of each at most so many.
 const MOST: usize = 20_000;
 /// How long a server may take: who asked later is not said to have had no answer. dnsmasq pings an
 /// address for three seconds before it offers it.
@@ -44,6 +37,18 @@ pub struct Heard {
     pub sums: Vec<Sums>,
     /// Who asked for a file.
     pub transfers: Vec<Transfer>,
+    /// The bridges on which something may have been missed: namespace and index.
+    pub missed: BTreeSet<(usize, u32)>,
+}
+
+impl Heard {
+    /// How likely it can be said to be that something did not come.
+    pub fn at_most(&self, at: (usize, u32), likelihood: Likelihood) -> Likelihood {
+        match self.missed.contains(&at) {
+            true => likelihood.max(Likelihood::Possible),
+            false => likelihood,
+        }
+    }
 }
 
 /// The messages of one client about one lease.
@@ -74,6 +79,8 @@ pub struct Sums {
     pub at: (usize, u32),
     /// Through which of its ports they left.
     pub interface: String,
+    /// How that is called in findings.
+    pub place: String,
     /// All of them.
     pub replies: usize,
     /// Those that were partial.
@@ -97,108 +104,49 @@ pub struct Transfer {
     pub first: Duration,
 }
 
-/// An interface that is listened at.
-struct Ear {
-    socket: PacketSocket,
-    at: (usize, u32),
-    interface: String,
-    /// Whether what leaves here goes to guests.
-    is_last: bool,
+/// Where something was heard.
+#[derive(Clone, Debug)]
+pub struct Spot {
+    /// On which bridge: namespace and index.
+    pub at: (usize, u32),
+    /// At which interface.
+    pub interface: String,
+    /// How that is called in findings.
+    pub place: String,
+    /// Whether what leaves here goes to guests as it is.
+    pub is_last: bool,
 }
 
 /// A frame, when it came.
-struct Frame {
-    after: Duration,
-    received: Received,
-    direction: Direction,
+pub struct Frame {
+    /// From when we began to listen.
+    pub after: Duration,
+    /// The frame.
+    pub received: Received,
+    /// Which way it went.
+    pub direction: Direction,
 }
 
-/// Listens at the interfaces that are looked at, and at the ports of the bridges among them.
-pub fn listen(facts: &mut Facts, span: Duration) {
-    let ears = match ears(facts) {
-        Ok(ears) => ears,
-        Err(error) => {
-            let what = format!("what passes on the bridges: {error}; run as root (CAP_NET_RAW)");
-            facts.unseen.push(Unseen { source: Source::Traffic, what });
-            return;
-        }
-    };
-    let begun = Instant::now();
-    let heard: Vec<(&Ear, Vec<Frame>)> = thread::scope(|scope| {
-        let threads: Vec<_> =
-            ears.iter().map(|ear| (ear, scope.spawn(|| ear.hear(begun, span)))).collect();
-        let frames = |(ear, thread): (_, thread::ScopedJoinHandle<'_, _>)| {
-            (ear, thread.join().unwrap_or_default())
-        };
-        threads.into_iter().map(frames).collect()
-    });
-    let mut digest = Digest::default();
-    for (ear, frames) in &heard {
-        // Each message is counted where it was heard most often, not at every interface anew.
-        let mut here = BTreeMap::new();
-        frames.iter().for_each(|frame| digest.frame(ear, frame, &mut here));
-        for (key, requests) in here {
-            if let Some(exchange) = digest.exchanges.get_mut(&key) {
-                exchange.requests = exchange.requests.max(requests);
-            }
-        }
-    }
-    for (ear, frames) in &heard {
-        frames.iter().for_each(|frame| digest.answer(ear, frame));
-    }
-    facts.heard = Some(Heard {
-        span,
-        exchanges: digest.exchanges.into_values().collect(),
-        sums: digest.sums.into_values().collect(),
-        transfers: digest.transfers.into_values().collect(),
-    });
-}
+/// One lease: the bridge, the client, and the number that it gave to its messages.
+pub type Key = ((usize, u32), [u8; 6], String);
 
-fn ears(facts: &Facts) -> io::Result<Vec<Ear>> {
-    let mut ears = Vec::new();
-    for (place, network) in facts.selected() {
-        for interface in network.selected() {
-            let ports: Vec<_> = network.ports(interface.ifindex).collect();
-            for heard in ports.iter().copied().chain([interface]) {
-                let socket = PacketSocket::open(&network.netns, &heard.name)?;
-                socket.only_udp(LONGEST)?;
-                ears.push(Ear {
-                    socket,
-                    at: (place, interface.ifindex),
-                    interface: network.place(&heard.name),
-                    is_last: ports.is_empty() || heard.ifindex != interface.ifindex,
-                });
-            }
-        }
-    }
-    Ok(ears)
-}
-
-impl Ear {
-    fn hear(&self, begun: Instant, span: Duration) -> Vec<Frame> {
-        let mut frames = Vec::new();
-        while frames.len() < MOST {
-            let left = span.saturating_sub(begun.elapsed());
-            // An interface that goes away is heard no more.
-            let Ok(Some((received, direction))) = self.socket.overhear(left) else { break };
-            frames.push(Frame { after: begun.elapsed(), received, direction });
-        }
-        frames
-    }
-}
-
-type Key = ((usize, u32), [u8; 6], String);
+/// The bridge, and who asked for a file.
 type TransferKey = ((usize, u32), (IpAddr, u16));
 
+/// What frames say, put together while they come.
 #[derive(Default)]
-struct Digest {
+pub struct Digest {
     exchanges: BTreeMap<Key, Exchange>,
     sums: BTreeMap<String, Sums>,
     transfers: BTreeMap<TransferKey, Transfer>,
+    answers: BTreeSet<(TransferKey, IpAddr)>,
+    missed: BTreeSet<(usize, u32)>,
 }
 
 impl Digest {
-    fn frame(&mut self, ear: &Ear, frame: &Frame, here: &mut BTreeMap<Key, usize>) {
+    /// Takes a frame. How often each client asked here is counted apart: the same message passes
+    /// several interfaces.
+    pub fn frame(&mut self, spot: &Spot, frame: &Frame, here: &mut BTreeMap<Key, usize>) {
         let tag = frame.received.tag.map(|(_, tci)| tci);
         let (packet, payload) = Packet::parse(&frame.received.bytes, tag);
         let (Some(sport), Some(dport), Some(payload)) = (packet.sport, packet.dport, payload)
@@ -206,42 +154,92 @@ impl Digest {
             return;
         };
         if dport == TFTP {
-            self.ask(ear, frame, &packet);
+            self.ask(spot, frame, &packet);
+        } else if let (Some(server), Some(client)) = (packet.src, packet.dst) {
+            // An answer comes from another port than the one that was asked.
+            if self.has_room(self.answers.len(), spot) {
+                self.answers.insert(((spot.at, (client, dport)), server));
+            }
         }
-        if (sport, dport) == (67, 68) && ear.is_last && frame.direction == Direction::Out {
-            self.sum(ear, &frame.received);
+        if (sport, dport) == (67, 68) && spot.is_last && frame.direction == Direction::Out {
+            self.sum(spot, &frame.received);
         }
         if let Some(dhcp) = Dhcp::decode([sport, dport], payload)
             && let Some(client) = dhcp.client_mac
         {
-            let key = (ear.at, client.0, dhcp.xid.to_string());
-            let exchange = self.exchanges.entry(key.clone()).or_insert_with(|| Exchange {
-                at: ear.at,
-                client,
-                requests: 0,
-                first: frame.after,
-                is_pxe: false,
-                servers: BTreeSet::new(),
-                refusals: BTreeSet::new(),
-                offers: [0; 3],
-            });
-            exchange.first = exchange.first.min(frame.after);
-            let is_pxe = dhcp.vendor_class.as_deref().is_some_and(|it| it.starts_with("PXEClient"));
-            match dhcp.message_type {
-                "discover" | "request" | "bootp-request" => {
-                    *here.entry(key).or_default() += 1;
-                    exchange.is_pxe |= is_pxe;
-                }
-                "offer" | "ack" | "nak" | "bootp-reply" => exchange.reply(&packet, &dhcp, is_pxe),
-                _ => {}
+            self.exchange(spot, frame, (&packet, &dhcp, client), here);
+        }
+    }
+
+    fn exchange(
+        &mut self,
+        spot: &Spot,
+        frame: &Frame,
+        (packet, dhcp, client): (&Packet, &Dhcp, Mac),
+        here: &mut BTreeMap<Key, usize>,
+    ) {
+        let key = (spot.at, client.0, dhcp.xid.to_string());
+        if !self.exchanges.contains_key(&key) && !self.has_room(self.exchanges.len(), spot) {
+            return;
+        }
+        let exchange = self.exchanges.entry(key.clone()).or_insert_with(|| Exchange {
+            at: spot.at,
+            client,
+            requests: 0,
+            first: frame.after,
+            is_pxe: false,
+            servers: BTreeSet::new(),
+            refusals: BTreeSet::new(),
+            offers: [0; 3],
+        });
+        exchange.first = exchange.first.min(frame.after);
+        let is_pxe = dhcp.vendor_class.as_deref().is_some_and(|it| it.starts_with("PXEClient"));
+        match dhcp.message_type {
+            "discover" | "request" | "bootp-request" => {
+                *here.entry(key).or_default() += 1;
+                exchange.is_pxe |= is_pxe;
+            }
+            "offer" | "ack" | "nak" | "bootp-reply" => exchange.reply(packet, dhcp, is_pxe),
+            _ => {}
+        }
+    }
+
+    /// Whether one more can be kept. If not, something is missed.
+    fn has_room(&mut self, count: usize, spot: &Spot) -> bool {
+        if count >= MOST {
+            self.missed.insert(spot.at);
+        }
+        count < MOST
+    }
+
+    /// How often each client asked at one interface: it counts where that was most often.
+    pub fn asked(&mut self, here: BTreeMap<Key, usize>) {
+        for (key, requests) in here {
+            if let Some(exchange) = self.exchanges.get_mut(&key) {
+                exchange.requests = exchange.requests.max(requests);
             }
         }
     }
 
-    fn sum(&mut self, ear: &Ear, received: &Received) {
-        let sums = self.sums.entry(ear.interface.clone()).or_insert_with(|| Sums {
-            at: ear.at,
-            interface: ear.interface.clone(),
+    /// Everything together, of so long a time.
+    pub fn end(mut self, span: Duration) -> Heard {
+        for (key, transfer) in &mut self.transfers {
+            transfer.is_answered = self.answers.contains(&(*key, transfer.server));
+        }
+        Heard {
+            span,
+            exchanges: self.exchanges.into_values().collect(),
+            sums: self.sums.into_values().collect(),
+            transfers: self.transfers.into_values().collect(),
+            missed: self.missed,
+        }
+    }
+
+    fn sum(&mut self, spot: &Spot, received: &Received) {
+        let sums = self.sums.entry(spot.place.clone()).or_insert_with(|| Sums {
+            at: spot.at,
+            interface: spot.interface.clone(),
+            place: spot.place.clone(),
             replies: 0,
             partial: 0,
             corrupt: 0,
@@ -254,25 +252,19 @@ impl Digest {
         }
     }
 
-    fn ask(&mut self, ear: &Ear, frame: &Frame, packet: &Packet) {
-        if let (Some(client), Some(port), Some(server)) = (packet.src, packet.sport, packet.dst) {
-            self.transfers.entry((ear.at, (client, port))).or_insert(Transfer {
-                at: ear.at,
+    fn ask(&mut self, spot: &Spot, frame: &Frame, packet: &Packet) {
+        let (Some(client), Some(port), Some(server)) = (packet.src, packet.sport, packet.dst)
+        else {
+            return;
+        };
+        if self.has_room(self.transfers.len(), spot) {
+            self.transfers.entry((spot.at, (client, port))).or_insert(Transfer {
+                at: spot.at,
                 client: (client, port),
                 server,
                 is_answered: false,
                 first: frame.after,
             });
-        }
-    }
-
-    /// An answer comes from another port than the one that was asked.
-    fn answer(&mut self, ear: &Ear, frame: &Frame) {
-        let (packet, _) = Packet::parse(&frame.received.bytes, None);
-        if let (Some(server), Some(client), Some(port)) = (packet.src, packet.dst, packet.dport)
-            && let Some(transfer) = self.transfers.get_mut(&(ear.at, (client, port)))
-        {
-            transfer.is_answered |= transfer.server == server;
         }
     }
 }

@@ -2,12 +2,16 @@
 //! every check of the table looks at what was read.
 
 mod check;
+mod dnsmasq;
+mod ear;
 mod facts;
 mod finding;
+mod fixers;
 mod heard;
 mod network;
 mod processes;
 mod program;
+mod remedy;
 mod report;
 mod rules;
 mod switches;
@@ -49,7 +53,7 @@ impl Report {
 pub fn examine(select: &Select, listen: Option<Duration>) -> Result<Report> {
     let mut facts = Facts::gather(select)?;
     if let Some(span) = listen {
-        heard::listen(&mut facts, span);
+        ear::listen(&mut facts, span);
     }
     let (mut findings, mut fine) = (Vec::new(), Vec::new());
     for check in CHECKS {

@@ -10,17 +10,16 @@ use fixer_common::abi::Hook;
 
 use super::{
     finding::{Source, Unseen},
+    fixers::{self, Effect, Fixer},
     processes::Inode,
+    remedy::Remedy,
     rules::{Packet, Ruleset, Walk},
 };
-use crate::{
-    bpf::resident,
-    net::{
-        inspect::{self, Interface},
-        netns::{HOST, NetNs},
-        offload,
-        summing::summing,
-    },
+use crate::net::{
+    inspect::{self, Interface},
+    netns::{HOST, NetNs},
+    offload,
+    summing::summing,
 };
 
 /// A network namespace.
@@ -37,8 +36,8 @@ pub struct Network {
     pub promises: Option<BTreeMap<String, bool>>,
     /// Interfaces with a filter of tc that finishes checksums.
     pub summing: BTreeSet<u32>,
-    /// Where fixer is attached.
-    pub fixers: Option<BTreeSet<(u32, Hook)>>,
+    /// What of fixer's is attached.
+    pub fixers: Option<Vec<Fixer>>,
     /// Its firewall.
     pub rules: Option<Ruleset>,
 }
@@ -62,7 +61,7 @@ impl Network {
             miss(Source::Filters, format!("the filters of tc in '{netns}': {error}"));
             BTreeSet::new()
         });
-        let fixers = fixers(&netns, &interfaces)
+        let fixers = fixers::read(&netns, &interfaces)
             .map_err(|error| {
                 let what = format!("whether fixer is attached in '{netns}': {error}; run as root");
                 miss(Source::Fixers, what);
@@ -83,11 +82,6 @@ impl Network {
     /// An interface by its index.
     pub fn interface(&self, ifindex: u32) -> Option<&Interface> {
         self.interfaces.iter().find(|interface| interface.ifindex == ifindex)
-    }
-
-    /// An interface by its name.
-    pub fn named(&self, name: &str) -> Option<&Interface> {
-        self.interfaces.iter().find(|interface| interface.name == name)
     }
 
     /// The interfaces that are looked at.
@@ -113,29 +107,38 @@ impl Network {
         }
     }
 
-    /// What a command has to begin with to act in this namespace.
-    pub fn within(&self) -> String {
-        match &**self.netns.label() {
-            HOST => String::new(),
+    /// A command that acts in this namespace, with a name in place of each `{}`.
+    pub fn command(&self, line: &'static str, names: &[&str]) -> Remedy {
+        let command = Remedy::line(line, names);
+        let within = match &**self.netns.label() {
+            HOST => return command,
             label => match label.strip_prefix("pid:") {
-                Some(pid) => format!("nsenter -t {pid} -n "),
-                None if label.contains('/') => format!("nsenter --net={label} "),
-                None => format!("ip netns exec {label} "),
+                Some(pid) => Remedy::line("nsenter -t {} -n ", &[pid]),
+                None if label.contains('/') => Remedy::line("nsenter --net={} ", &[label]),
+                None => Remedy::line("ip netns exec {} ", &[label]),
             },
-        }
+        };
+        within.with(command)
     }
 
-    /// What a command of fixer's needs to act in this namespace.
-    pub fn option(&self) -> String {
+    /// A command of fixer's about an interface of this namespace: its verb and the options before `-i`,
+    /// and those behind it.
+    pub fn fixer(&self, verb: &'static str, interface: &str, more: &'static str) -> Remedy {
+        let command = Remedy::from(verb).with(Remedy::line(" -i {}", &[interface])).with(more);
         match &**self.netns.label() {
-            HOST => String::new(),
-            label => format!(" --netns {label}"),
+            HOST => command,
+            label => command.with(Remedy::line(" --netns {}", &[label])),
         }
     }
 
-    /// Whether fixer is attached to a hook of an interface.
-    pub fn has_fixer(&self, ifindex: u32, hook: Hook) -> bool {
-        self.fixers.as_ref().is_some_and(|fixers| fixers.contains(&(ifindex, hook)))
+    /// What of fixer's is at a hook of an interface.
+    pub fn fixer_at(&self, ifindex: u32, hook: Hook) -> Option<&Fixer> {
+        self.fixers.as_ref()?.iter().find(|fixer| (fixer.ifindex, fixer.hook) == (ifindex, hook))
+    }
+
+    /// Whether fixer finishes sums at a hook of an interface.
+    pub fn fixes(&self, ifindex: u32, hook: Hook) -> bool {
+        self.fixer_at(ifindex, hook).is_some_and(|fixer| fixer.effect == Effect::Fixes)
     }
 
     /// A setting of the kernel below `/proc/sys/net`.
@@ -159,20 +162,10 @@ impl Network {
     }
 }
 
-fn fixers(netns: &NetNs, interfaces: &[Interface]) -> std::io::Result<BTreeSet<(u32, Hook)>> {
-    netns.run(|| {
-        let mut found = BTreeSet::new();
-        for interface in interfaces {
-            for hook in [Hook::Egress, Hook::Ingress] {
-                match resident::attached(&interface.name, hook) {
-                    Ok(Some(_)) => drop(found.insert((interface.ifindex, hook))),
-                    Ok(None) => {}
-                    // It went away since it was listed.
-                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(found)
-    })?
+/// Whether an interface leads to other hosts. What leaves through it is finished by hardware, or by
+/// what carries it, and no packet socket sees that.
+pub fn leads_out(interface: &Interface) -> bool {
+    const KINDS: [&str; 7] = ["vxlan", "vlan", "bond", "geneve", "gretap", "team", "ip6gretap"];
+    let is_loopback = interface.name == "lo";
+    interface.kind.as_deref().map_or(!is_loopback, |kind| KINDS.contains(&kind))
 }

@@ -16,6 +16,9 @@ use procfs::{
     process::{FDTarget, Process, all_processes},
 };
 
+use super::dnsmasq::Told;
+use crate::net::inspect::Interface;
+
 /// The port of DHCP servers.
 const DHCP: u16 = 67;
 
@@ -31,7 +34,7 @@ pub struct Server {
     pub netns: Inode,
     /// The address that it listens at.
     pub address: Ipv4Addr,
-    /// The interface that it is bound to, or that its arguments name.
+    /// The interfaces that it serves.
     pub bound: Bound,
     /// Whether it has a packet socket: then it writes whole frames and computes their sums itself.
     pub has_packet_socket: bool,
@@ -40,12 +43,37 @@ pub struct Server {
 /// Which interfaces a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// All, as far as can be told.
+    /// It may be all: nothing tells.
     All,
-    /// These.
-    Named(Vec<String>),
+    /// The one that its socket is bound to.
+    Device(String),
+    /// Those that its packet sockets are on, by index.
+    Packets(BTreeSet<u32>),
+    /// What dnsmasq was told.
+    Told(Told),
     /// One that is gone.
     Gone,
+}
+
+impl Server {
+    /// Whether its sockets take requests from an interface. `None`: perhaps.
+    pub fn serves(&self, interface: &Interface) -> Option<bool> {
+        // A server with a packet socket has the other one for appearances.
+        let is_there = self.address.is_unspecified()
+            || self.address.is_broadcast()
+            || self.has_packet_socket
+                && interface.addresses.iter().any(|(at, _)| *at == self.address);
+        if !is_there || interface.name == "lo" {
+            return Some(false);
+        }
+        match &self.bound {
+            Bound::All => None,
+            Bound::Device(name) => Some(interface.name == *name),
+            Bound::Packets(indexes) => Some(indexes.contains(&interface.ifindex)),
+            Bound::Told(told) => told.serves(interface),
+            Bound::Gone => Some(false),
+        }
+    }
 }
 
 /// A program that runs.
@@ -165,19 +193,18 @@ fn servers(netns: Inode, pid: i32, seen: &[Seen]) -> io::Result<Vec<Server>> {
             .iter()
             .filter(|process| process.sockets.contains_key(&socket.inode))
             .min_by_key(|process| process.program.started);
+        let own = |(inode, _): &&(u64, i64)| {
+            holder.is_some_and(|holder| holder.sockets.contains_key(inode))
+        };
+        let packets: BTreeSet<_> =
+            packet_sockets.iter().filter(own).map(|(_, ifindex)| *ifindex).collect();
         let bound = holder.map_or(Bound::All, |holder| {
             let fd = holder.sockets.get(&socket.inode).copied();
-            bound(&holder.program, fd)
+            bound(&holder.program, fd, &packets)
         });
-        found.push(Server {
-            process: holder.map(|holder| holder.program.clone()),
-            netns,
-            address,
-            bound,
-            has_packet_socket: holder.is_some_and(|holder| {
-                holder.sockets.keys().any(|inode| packet_sockets.contains(inode))
-            }),
-        });
+        let process = holder.map(|holder| holder.program.clone());
+        let has_packet_socket = !packets.is_empty();
+        found.push(Server { process, netns, address, bound, has_packet_socket });
     }
     Ok(found)
 }
@@ -191,20 +218,34 @@ fn error(error: ProcError) -> io::Error {
     }
 }
 
-/// The inodes of a namespace's packet sockets: the last column of the table.
-fn packet_sockets(pid: i32) -> BTreeSet<u64> {
+/// A namespace's packet sockets: inode, and the index of the interface that each is on; 0 is any, and
+/// -1 one that is gone.
+fn packet_sockets(pid: i32) -> Vec<(u64, i64)> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/packet")).unwrap_or_default();
-    table.lines().filter_map(|line| line.split_whitespace().last()?.parse().ok()).collect()
+    let row = |line: &str| {
+        let columns: Vec<_> = line.split_whitespace().collect();
+        Some((columns.last()?.parse().ok()?, columns.get(4)?.parse().ok()?))
+    };
+    table.lines().filter_map(row).collect()
 }
 
-fn bound(program: &Program, fd: Option<i32>) -> Bound {
+/// Which interfaces a process serves. Its socket knows best, if it is bound; else its other sockets.
+fn bound(program: &Program, fd: Option<i32>, packets: &BTreeSet<i64>) -> Bound {
     match fd.map(|fd| bound_device(program.pid, fd)) {
-        Some(Ok(Some(device))) => Bound::Named(vec![device]),
-        Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => Bound::Gone,
-        _ => match named_interfaces(&program.arguments, program.pid) {
-            names if names.is_empty() => Bound::All,
-            names => Bound::Named(names),
-        },
+        Some(Ok(Some(device))) => return Bound::Device(device),
+        Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => return Bound::Gone,
+        _ => {}
+    }
+    if let Some(told) = Told::of(program) {
+        return Bound::Told(told);
+    }
+    let there: BTreeSet<_> =
+        packets.iter().filter_map(|index| u32::try_from(*index).ok()).collect();
+    match there.is_empty() {
+        false if there.contains(&0) => Bound::All,
+        false => Bound::Packets(there),
+        true if packets.is_empty() => Bound::All,
+        true => Bound::Gone,
     }
 }
 
@@ -242,28 +283,6 @@ fn duplicate(call: libc::c_long, [one, two, three]: [i32; 3]) -> io::Result<Owne
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The interfaces that dnsmasq's arguments, or the file that they name, say it serves. It often
-/// listens at all of them and passes over what came in elsewhere.
-fn named_interfaces(arguments: &[String], pid: i32) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut words = arguments.iter().peekable();
-    while let Some(word) = words.next() {
-        if let Some(name) = word.strip_prefix("--interface=") {
-            names.push(name.to_owned());
-        } else if word == "--interface" || word == "-i" {
-            names.extend(words.next().cloned());
-        } else if let Some(file) = word.strip_prefix("--conf-file=") {
-            // As the process sees the file: it may live in a container.
-            let file = format!("/proc/{pid}/root{file}");
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let rows = text.lines().filter_map(|line| line.trim().strip_prefix("interface="));
-            names.extend(rows.map(|name| name.trim().to_owned()));
-        }
-    }
-    names.retain(|name| name != "lo");
-    names
-}
-
 /// What QEMU was told to call its guest: `-name guest=web,debug-threads=on` or `-name web`.
 fn guest_name(arguments: &[String]) -> Option<String> {
     let at = arguments.iter().position(|word| word == "-name")?;
@@ -286,12 +305,5 @@ mod tests {
         assert_eq!(name("qemu -name web").as_deref(), Some("web"));
         assert_eq!(name("qemu -m 1"), None);
         assert_eq!(name("qemu -name"), None);
-    }
-
-    #[test]
-    fn dnsmasq_names_its_interfaces_in_three_ways() {
-        let names = |line: &str| named_interfaces(&words(line), 1);
-        assert_eq!(names("dnsmasq --interface=br0 -i br1 --interface br2"), ["br0", "br1", "br2"]);
-        assert!(names("dnsmasq --interface=lo --conf-file=/nowhere").is_empty());
     }
 }

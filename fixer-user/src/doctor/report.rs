@@ -4,7 +4,7 @@ use anstream::println;
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
-use super::{Finding, Likelihood, Report, Unseen};
+use super::{Finding, Likelihood, Report, Unseen, remedy::Remedy};
 use crate::{event::printable, metrics::kernel};
 
 /// How wide text may be, in columns.
@@ -65,8 +65,9 @@ fn print_problem(number: usize, finding: &Finding) {
     let (headline, likelihood) =
         (printable(finding.headline.as_bytes()), finding.likelihood.name());
     println!("{style}{number}. {headline}{style:#} ({likelihood})");
-    let (seen, means) = ([finding.seen.join("; ")], std::slice::from_ref(&finding.means));
-    for (label, lines) in LABELS.iter().zip([&seen[..], means, &finding.remedy]) {
+    let seen = finding.seen.join("; ");
+    let remedy = finding.remedy.iter().map(Remedy::as_str).collect();
+    for (label, lines) in LABELS.iter().zip([vec![&*seen], vec![&*finding.means], remedy]) {
         lines.iter().for_each(|line| print_wrapped(&format!("   {label:<7}"), line));
     }
     println!();
@@ -75,7 +76,7 @@ fn print_problem(number: usize, finding: &Finding) {
 fn note(finding: &Finding) -> String {
     let seen = finding.seen.join("; ");
     let mut note = format!("{}: {seen}", finding.headline);
-    for more in [&finding.means].into_iter().chain(&finding.remedy) {
+    for more in [&*finding.means].into_iter().chain(finding.remedy.iter().map(Remedy::as_str)) {
         if !more.is_empty() {
             note.push_str(&format!("; {more}"));
         }

@@ -103,7 +103,34 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket that hears every frame of the interface.
     pub fn open(netns: &NetNs, interface: &str) -> io::Result<Self> {
-        netns.run(|| open(interface))?
+        Self::open_for(netns, interface, &[])
+    }
+
+    /// Opens a socket that hears the frames that a classic BPF program takes: it returns how many
+    /// bytes of a frame are wanted. Without instructions it hears all.
+    pub fn open_for(
+        netns: &NetNs,
+        interface: &str,
+        filter: &[libc::sock_filter],
+    ) -> io::Result<Self> {
+        netns.run(|| open(interface, filter))?
+    }
+
+    /// How many frames found the socket's buffer full since it was asked last.
+    pub fn lost(&self) -> io::Result<u32> {
+        let mut told = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        let mut len = size_of_val(&told) as libc::socklen_t;
+        // SAFETY: the value is alive and has the length that is given.
+        check(unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                (&raw mut told).cast(),
+                &raw mut len,
+            )
+        } as isize)?;
+        Ok(told.tp_drops)
     }
 
     /// Sends a frame; with `partial`, as one whose checksum somebody still has to finish.
@@ -177,36 +204,6 @@ impl PacketSocket {
         }
     }
 
-    /// Hears from now on only UDP over IPv4, of each frame so many bytes at most.
-    pub fn only_udp(&self, bytes: u32) -> io::Result<()> {
-        let statement =
-            |code: u32, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf, k };
-        let load = |width: u32, at: u32| statement(libc::BPF_LD | width | libc::BPF_ABS, 0, at);
-        let unless = |value: u32, skip: u8| {
-            statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, skip, value)
-        };
-        let mut filter = [
-            load(libc::BPF_H, 12),
-            unless(libc::ETH_P_IP as u32, 3),
-            load(libc::BPF_B, 23),
-            unless(libc::IPPROTO_UDP as u32, 1),
-            statement(libc::BPF_RET | libc::BPF_K, 0, bytes),
-            statement(libc::BPF_RET | libc::BPF_K, 0, 0),
-        ];
-        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
-        // SAFETY: the program points to as many live instructions as it says.
-        check(unsafe {
-            libc::setsockopt(
-                self.fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const program).cast(),
-                size_of_val(&program) as u32,
-            )
-        } as isize)
-        .map(drop)
-    }
-
     fn readable(&self, patience: Duration) -> io::Result<bool> {
         let mut poll = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
@@ -247,8 +244,8 @@ impl PacketSocket {
             libc::PACKET_OUTGOING => Direction::Out,
             _ => Direction::In,
         };
-        bytes.truncate(taken);
-        bytes.drain(..VNET_HEADER);
+        // The buffer is for the longest frame there can be, and not every caller forgets frames soon.
+        let bytes = bytes[VNET_HEADER..taken].to_vec();
         let (mut partial, mut tag) = (false, None);
         // SAFETY: the header is as the kernel left it, and its buffers are still alive.
         for auxdata in unsafe { auxdata(&message) } {
@@ -280,12 +277,12 @@ pub fn wait_until_open(sender: &PacketSocket, receiver: &PacketSocket) -> io::Re
     Err(io::Error::new(io::ErrorKind::TimedOut, "the scratch links do not forward"))
 }
 
-fn open(interface: &str) -> io::Result<PacketSocket> {
-    let protocol = (libc::ETH_P_ALL as u16).to_be();
+fn open(interface: &str, filter: &[libc::sock_filter]) -> io::Result<PacketSocket> {
+    // Until it is bound, a socket without a protocol hears nothing.
     // SAFETY: takes and returns numbers only.
-    let fd = check(unsafe {
-        libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol))
-    } as isize)?;
+    let fd =
+        check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) }
+            as isize)?;
     // SAFETY: the descriptor is new and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
     for option in [libc::PACKET_AUXDATA, PACKET_VNET_HDR] {
@@ -298,6 +295,20 @@ fn open(interface: &str) -> io::Result<PacketSocket> {
                 option,
                 (&raw const on).cast(),
                 size_of_val(&on) as u32,
+            )
+        } as isize)?;
+    }
+    if !filter.is_empty() {
+        let len = u16::try_from(filter.len()).map_err(io::Error::other)?;
+        let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
+        // SAFETY: the program points to as many live instructions as it says, which the kernel copies.
+        check(unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of_val(&program) as u32,
             )
         } as isize)?;
     }

@@ -1,21 +1,26 @@
 //! Interfaces with everything that decides whether a frame gets through them: for those who look for
 //! a fault, and change nothing.
 
-use std::{collections::BTreeMap, io, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, io, net::Ipv4Addr, os::fd::AsRawFd as _, time::Duration};
 
 use futures_util::TryStreamExt as _;
+use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::{
-    AddressFamily,
+    AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
         AfSpecBridge, BridgePortState, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags,
         InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute,
         LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
+    nsid::{NsidAttribute, NsidMessage},
 };
 use rtnetlink::Handle;
 
-use super::{netlink::converse, netns::NetNs};
+use super::{
+    netlink::{ask, converse},
+    netns::NetNs,
+};
 
 /// An interface, as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Interface {
     pub controller: Option<u32>,
     /// The index of what it is joined to: the other end of a veth pair, in its own namespace.
     pub joined: Option<u32>,
+    /// If that is in another namespace, the number that its own has given to that one.
+    pub joined_in: Option<i32>,
     /// Its IPv4 addresses with their prefix lengths.
     pub addresses: Vec<(Ipv4Addr, u8)>,
     /// What it is set to as a bridge, if it is one.
@@ -46,6 +53,19 @@ pub struct Interface {
     pub vlans: Vec<Vlan>,
     /// Whether a VXLAN device computes its outer checksums (`udpcsum`), if it is one.
     pub outer_checksum: Option<bool>,
+}
+
+impl Interface {
+    /// Whether an address is in one of the networks that it has an address of.
+    pub fn networks_hold(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|(own, len)| share_network(*own, address, *len))
+    }
+}
+
+/// Whether two addresses begin with the same so many bits.
+pub fn share_network(one: Ipv4Addr, other: Ipv4Addr, len: u8) -> bool {
+    let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
+    one.to_bits() & mask == other.to_bits() & mask
 }
 
 /// What a bridge is set to.
@@ -116,6 +136,22 @@ pub fn interfaces(netns: &NetNs) -> io::Result<Vec<Interface>> {
         }
         Ok(found)
     })
+}
+
+/// The number that a namespace has given to another; `None`: it has given it none.
+pub fn number_of(netns: &NetNs, other: &NetNs) -> io::Result<Option<i32>> {
+    let mut request = NsidMessage::default();
+    request.attributes.push(NsidAttribute::Fd(other.file().as_raw_fd() as u32));
+    let request = (NLM_F_ACK, RouteNetlinkMessage::GetNsId(request));
+    let told = netns.run(|| ask([request])?.ok())??;
+    let number = |attribute: &NsidAttribute| match attribute {
+        NsidAttribute::Id(number) => (*number >= 0).then_some(*number),
+        _ => None,
+    };
+    Ok(told.iter().find_map(|message| match message {
+        RouteNetlinkMessage::NewNsId(message) => message.attributes.iter().find_map(number),
+        _ => None,
+    }))
 }
 
 /// The VLANs of every bridge and port, by index.
@@ -192,6 +228,7 @@ fn interface(message: &LinkMessage) -> Interface {
             LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
             LinkAttribute::Controller(index) => found.controller = Some(*index),
             LinkAttribute::Link(index) => found.joined = Some(*index),
+            LinkAttribute::LinkNetNsId(number) => found.joined_in = Some(*number),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| tell(&mut found, info)),
             _ => {}
         }

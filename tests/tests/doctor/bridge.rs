@@ -12,7 +12,7 @@ use fixer_user::lab::{
     scene::{BRIDGE, PORT},
 };
 
-use super::{Host, contains, run};
+use super::{Diagnosis, Host, contains, run};
 
 #[test]
 fn a_healthy_bridge_has_nothing() -> Result<()> {
@@ -43,6 +43,26 @@ fn a_bridge_that_is_down() -> Result<()> {
     host.host("ip", "link set br0 down")?;
     let finding = host.diagnosis()?.names("bridge", "certain")?;
     contains(&finding, &["br0 is down", "ip link set br0 up"])
+}
+
+/// Unasked, what nobody uses is no alarm.
+#[test]
+fn a_spare_bridge_and_a_spare_port() -> Result<()> {
+    let host = Host::new()?;
+    // The old libvirt's own: it gives the bridge its address, and is never up.
+    host.host("ip", "tuntap add br0-nic mode tap")?;
+    host.host("ip", "link set br0-nic master br0")?;
+    host.host("ip", "link add spare0 type bridge")?;
+    let diagnosis = Diagnosis::of(&host.scene.host, &[])?;
+    contains(&diagnosis.names("bridge", "note")?, &["spare0 is down"])?;
+    contains(&diagnosis.names("ports", "note")?, &["br0-nic disabled (down)"])?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    host.diagnosis()?.names("ports", "note")?;
+    // Another port that is down may be one that somebody misses.
+    host.host("ip", "link set guest0 down")?;
+    Diagnosis::of(&host.scene.host, &[])?.names("ports", "note")?;
+    host.diagnosis()?.names("ports", "likely")?;
+    Diagnosis::of(&host.scene.host, &["-i", "spare0"])?.names("bridge", "certain").map(drop)
 }
 
 #[test]

@@ -6,9 +6,10 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::Path,
+    process::Command,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fixer_tests::command::{Running, on_bridge, program, turn_off};
 use fixer_user::{lab::scene::BRIDGE, net::netns::NetNs};
 use nix::{
@@ -27,10 +28,15 @@ pub(super) fn serve(netns: &NetNs, more: &[&str]) -> Result<Running> {
 pub(super) fn dnsmasq(netns: &NetNs, interface: &str, net: &str, more: &[&str]) -> Result<Running> {
     let range = format!("--dhcp-range={net}.100,{net}.199,255.255.255.0,1h");
     let interface = format!("--interface={interface}");
+    let fixed = ["--conf-file=/dev/null", "--bind-interfaces", &interface, &range];
+    started(netns, dnsmasq_told(&[&fixed, more].concat()))
+}
+
+/// A dnsmasq that is told these arguments, and nothing of where it serves.
+pub(super) fn dnsmasq_told(arguments: &[&str]) -> Command {
     let fixed = [
         "--keep-in-foreground",
         "--log-facility=-",
-        "--conf-file=/dev/null",
         "--port=0",
         "--no-resolv",
         "--no-hosts",
@@ -39,12 +45,14 @@ pub(super) fn dnsmasq(netns: &NetNs, interface: &str, net: &str, more: &[&str]) 
         "--user=root",
         "--group=root",
         "--pid-file",
-        "--bind-interfaces",
-        &interface,
-        &range,
     ];
-    let mut running = Running::start(netns, program("dnsmasq", &[&fixed, more].concat()))?;
-    running.stderr.wait("sockets bound exclusively to interface")?;
+    program("dnsmasq", &[&fixed, arguments].concat())
+}
+
+/// A dnsmasq in a namespace, once it listens.
+pub(super) fn started(netns: &NetNs, dnsmasq: Command) -> Result<Running> {
+    let mut running = Running::start(netns, dnsmasq)?;
+    running.stderr.wait("DHCP, IP range")?;
     Ok(running)
 }
 
@@ -71,6 +79,39 @@ fn who_finishes_them_is_known() -> Result<()> {
         host.diagnosis()?.is_healthy()?;
         host.host("ethtool", &format!("-K {interface} tx on"))?;
     }
+    Ok(())
+}
+
+/// Who only counts finishes nothing, and neither does who looks at other packets.
+#[test]
+fn a_fixer_that_does_not_fix_is_not_taken_for_one_that_does() -> Result<()> {
+    let host = Host::partial()?;
+    for (arguments, words) in [
+        (&["--observe-only"][..], "changes nothing"),
+        (&["--match", "udp:1:2"], "does not match DHCP"),
+    ] {
+        let fixer = on_bridge(&host.scene.host, arguments)?;
+        let finding = host.diagnosis()?.names("checksum", "likely")?;
+        contains(&finding, &[words, &format!("fixer run (pid {})", fixer.pid())])?;
+    }
+    // Rules that hold more than DHCP hold DHCP.
+    let _fixer = on_bridge(&host.scene.host, &["--match", "pxe,udp:*:*"])?;
+    host.diagnosis()?.is_healthy()
+}
+
+/// What leaves the host is finished by its hardware, after packet sockets have seen it.
+#[test]
+fn a_port_to_other_hosts_finishes_them() -> Result<()> {
+    let host = Host::partial()?;
+    host.host("ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    host.host("ip", "link set vx0 up master br0 mtu 1500")?;
+    let finding = host.diagnosis()?.names("checksum", "likely")?;
+    contains(&finding, &["ports that pass them on so: guest0"])?;
+    ensure!(!finding.contains("vx0"), "{finding}");
+    turn_off(&host.scene.host, "guest0", "tx")?;
+    let diagnosis = host.diagnosis()?;
+    diagnosis.passes("checksum")?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
     Ok(())
 }
 

@@ -1,15 +1,19 @@
 //! Firewalls that drop DHCP.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use fixer_tests::command::output;
-use fixer_user::lab::link;
+use fixer_user::{lab::link, net::netns::NetNs};
 
-use super::{Host, contains};
+use super::{Diagnosis, Host, contains};
+
+/// Loads rules as `nft -f` takes them.
+pub(super) fn load(netns: &NetNs, rules: &str) -> Result<()> {
+    output(netns, "nft", &[rules]).map(drop)
+}
 
 impl Host {
-    /// Loads rules as `nft -f` takes them.
     fn rules(&self, rules: &str) -> Result<()> {
-        output(&self.scene.host, "nft", &[rules]).map(drop)
+        load(&self.scene.host, rules)
     }
 
     /// The rules lead to this finding, and what it says to do mends it.
@@ -108,6 +112,114 @@ fn rules_that_let_dhcp_through() -> Result<()> {
     host.diagnosis()?.is_healthy()
 }
 
+/// What is not understood may be what lets it through, so nothing behind it is certain.
+#[test]
+fn rules_that_are_not_understood_leave_a_doubt() -> Result<()> {
+    let base = "add table inet f; add chain inet f g; add chain inet f in \
+                { type filter hook input priority 0; policy";
+    let strange = "ether saddr 02:00:00:00:00:01";
+    for rules in [
+        format!("{base} drop; }}; add rule inet f in {strange} accept"),
+        format!(
+            "{base} drop; }}; add rule inet f in ether saddr vmap {{ 02:00:00:00:00:01 : accept }}"
+        ),
+        format!(
+            "{base} drop; }}; \
+             add rule inet f in ether saddr . udp dport vmap {{ 02:00:00:00:00:01 . 67 : accept }}"
+        ),
+        format!(
+            "{base} accept; }}; add rule inet f g {strange} return; add rule inet f g drop; \
+             add rule inet f in udp dport 67 jump g"
+        ),
+        format!(
+            "{base} accept; }}; add chain inet f h; add rule inet f g {strange} goto h; \
+             add rule inet f g drop; add rule inet f in udp dport 67 jump g"
+        ),
+        format!(
+            "{base} accept; }}; add rule inet f in udp dport 67 ct count over 20 accept; add rule inet f in udp dport 67 drop"
+        ),
+    ] {
+        let host = Host::new()?;
+        host.rules(&rules)?;
+        let finding = host.diagnosis()?.names("firewall", "possible")?;
+        contains(&finding, &["may drop"]).with_context(|| rules.clone())?;
+    }
+    for iptables in ["iptables-nft", "iptables-legacy"] {
+        let host = Host::new()?;
+        host.host(iptables, "-N G")?;
+        host.host(iptables, "-A G -m mac --mac-source 02:00:00:00:00:01 -j RETURN")?;
+        host.host(iptables, "-A G -j DROP")?;
+        host.host(iptables, "-A INPUT -p udp --dport 67 -j G")?;
+        contains(&host.diagnosis()?.names("firewall", "possible")?, &["INPUT > G"])?;
+        let host = Host::new()?;
+        host.host(iptables, "-A INPUT -p udp --dport 67 -j NFQUEUE --queue-num 3")?;
+        host.host(iptables, "-A INPUT -p udp --dport 67 -j DROP")?;
+        host.diagnosis()?.names("firewall", "possible")?;
+    }
+    Ok(())
+}
+
+/// Behind a return that may be meant for it, a packet is in doubt no longer than that chain.
+#[test]
+fn a_doubt_ends_with_its_chain() -> Result<()> {
+    let host = Host::new()?;
+    host.rules(
+        "add table inet f; add chain inet f g; \
+         add rule inet f g ether saddr 02:00:00:00:00:01 return; add rule inet f g counter; \
+         add chain inet f in { type filter hook input priority 0; }; \
+         add rule inet f in jump g; add rule inet f in udp dport 67 drop",
+    )?;
+    contains(&host.diagnosis()?.names("firewall", "certain")?, &["inet f in: udp dport 67 drop"])?;
+    // A map that sends it back ends the chain as well.
+    host.rules(
+        "flush ruleset; add table inet f; add chain inet f g; \
+         add rule inet f g udp dport vmap { 67 : return }; add rule inet f g drop; \
+         add chain inet f in { type filter hook input priority 0; }; \
+         add rule inet f in udp dport 67 jump g",
+    )?;
+    host.finish_sums()?;
+    host.diagnosis()?.is_healthy()
+}
+
+#[test]
+fn more_rules_that_let_dhcp_through() -> Result<()> {
+    let base = "add chain inet f in { type filter hook input priority 0; policy";
+    for rules in [
+        format!(
+            "add table inet f; {base} drop; }}; \
+             add rule inet f in iifname . udp dport vmap {{ \"br0\" . 67 : accept }}"
+        ),
+        format!(
+            "add table inet f; {base} drop; }}; \
+             add rule inet f in iifname . udp dport {{ \"br1\" . 67, \"br0\" . 60-70 }} accept"
+        ),
+        // The end of a chain that was gone to is the end of the one that went there.
+        format!(
+            "add table inet f; add chain inet f zone1; add chain inet f zone2; \
+             add rule inet f zone2 drop; add chain inet f zones; \
+             add rule inet f zones iifname br0 goto zone1; add rule inet f zones goto zone2; \
+             {base} accept; }}; add rule inet f in jump zones"
+        ),
+        "add table netdev f; \
+         add chain netdev f in { type filter hook ingress devices = { d0, d1 } priority 0; }; \
+         add rule netdev f in udp dport 67 drop"
+            .to_owned(),
+    ] {
+        let host = Host::new()?;
+        host.host("ip", "link add d0 type veth peer name d1")?;
+        host.rules(&rules)?;
+        host.diagnosis()?.is_healthy().with_context(|| rules.clone())?;
+    }
+    let host = Host::new()?;
+    host.host("ip", "link add d0 type veth peer name d1")?;
+    host.rules(
+        "add table netdev f; \
+         add chain netdev f in { type filter hook ingress devices = { d0, guest0 } priority 0; }; \
+         add rule netdev f in udp dport 67 drop",
+    )?;
+    host.diagnosis()?.names("firewall", "certain").map(drop)
+}
+
 /// The chains that firewalld makes for its zones.
 #[test]
 fn a_zone_of_firewalld() -> Result<()> {
@@ -163,4 +275,25 @@ fn a_strict_reverse_path_filter() -> Result<()> {
     host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=1")?;
     let finding = host.diagnosis()?.names("rp-filter", "possible")?;
     contains(&finding, &["rival0 is in the same network", "rp_filter=2"])
+}
+
+/// A name with a dot, as a VLAN of a bridge has it.
+#[test]
+fn a_setting_of_an_interface_with_a_dot_in_its_name() -> Result<()> {
+    let host = Host::new()?;
+    for (name, address) in [("br0.5", [10, 0, 9, 1]), ("rival0", [10, 0, 9, 9])] {
+        link::bridge(&host.scene.host, name)?;
+        link::address(&host.scene.host, name, address.into(), 24)?;
+    }
+    let _dnsmasq = super::checksum::dnsmasq(&host.scene.host, "br0.5", "10.0.9", &[])?;
+    host.host("sysctl", "-w net.ipv4.conf.all.rp_filter=0")?;
+    host.host("sysctl", "-w net/ipv4/conf/br0.5/rp_filter=1")?;
+    let look = || Diagnosis::of(&host.scene.host, &["-i", "br0.5"]);
+    let diagnosis = look()?;
+    diagnosis.names("rp-filter", "possible")?;
+    let command = diagnosis.remedy("rp-filter")?;
+    output(&host.scene.host, "sh", &["-c", &command])?;
+    let diagnosis = look()?;
+    ensure!(!diagnosis.report.to_string().contains("rp-filter"), "{diagnosis:#?}");
+    Ok(())
 }

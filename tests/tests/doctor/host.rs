@@ -4,6 +4,8 @@ use std::{
     ffi::CStr,
     io,
     process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -102,6 +104,31 @@ fn without_root_it_says_what_it_could_not_see_and_reports_the_rest() -> Result<(
     let fine = diagnosis.report["fine"].to_string();
     ensure!(!fine.contains("firewall") && fine.contains("MTUs"), "{diagnosis:#?}");
     Ok(())
+}
+
+/// Containers come and go while the doctor looks.
+#[test]
+fn an_interface_that_goes_away_meanwhile_hides_nothing() -> Result<()> {
+    let host = Host::new()?;
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                link::veth(&host.scene.host, "come0", &host.scene.host, "come1")?;
+                link::delete(&host.scene.host, "come0")?;
+            }
+            Ok::<_, anyhow::Error>(())
+        });
+        let looks = (0..20).try_for_each(|_| {
+            let diagnosis = host.diagnosis()?;
+            let unseen = diagnosis.report["unseen"].as_array();
+            ensure!(unseen.is_some_and(Vec::is_empty), "{diagnosis:#?}");
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        let churned = churn.join().map_err(|_| anyhow::anyhow!("the churn panicked"))?;
+        looks.and(churned)
+    })
 }
 
 #[test]

@@ -70,6 +70,14 @@ impl Diagnosis {
         Ok(found.to_string())
     }
 
+    /// The first command of a check's finding.
+    fn remedy(&self, check: &str) -> Result<String> {
+        let findings = self.report["findings"].as_array().context("there are no findings")?;
+        let found = findings.iter().find(|finding| finding["check"] == check);
+        let command = found.and_then(|finding| finding["do"][0].as_str());
+        command.map(str::to_owned).with_context(|| format!("no command of {check}: {self:#?}"))
+    }
+
     /// Nothing is wrong, and nothing was hidden.
     fn is_healthy(&self) -> Result<()> {
         let is_empty = |list: &str| self.report[list].as_array().is_some_and(Vec::is_empty);

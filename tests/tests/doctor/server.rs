@@ -1,9 +1,17 @@
 //! Who serves, and who should not.
 
-use std::net::UdpSocket;
+use std::{
+    ffi::CString,
+    fs,
+    net::UdpSocket,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
-use anyhow::{Result, ensure};
-use fixer_tests::command::{Running, interfaces};
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::{
+    command::{Running, interfaces, output},
+    tap::Tap,
+};
 use fixer_user::{
     lab::{
         link,
@@ -13,21 +21,139 @@ use fixer_user::{
     net::netns::NetNs,
 };
 
-use super::checksum::serve;
-use super::{Diagnosis, Host, contains, run, scene};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+    sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt::ReuseAddr,
+    },
+};
+
+use super::{
+    Diagnosis, Host,
+    checksum::{dnsmasq_told, serve, started},
+    contains, finish_sums, run, scene,
+};
 
 #[test]
 fn nobody_serves() -> Result<()> {
     let scene = scene()?;
-    let finding = Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("server", "certain")?;
-    contains(&finding, &["no socket listens at UDP port 67 for br0", "dnsmasq --interface=br0"])?;
+    let words = ["no socket listens at UDP port 67 for br0", "dnsmasq --interface=br0"];
+    // What is at the other end of a veth pair cannot be seen: a guest, or a way to a server.
+    let finding = Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("server", "possible")?;
+    contains(&finding, &[&words[..], &["the other end of guest0"]].concat())?;
     // Unasked, a bridge of containers without DHCP is no alarm; one with machines behind it is.
     let diagnosis = Diagnosis::of(&scene.host, &[])?;
     diagnosis.names("server", "note")?;
     ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
     run(&scene.host, "ip", "tuntap add vnet0 mode tap")?;
     run(&scene.host, "ip", "link set vnet0 master br0")?;
-    Diagnosis::of(&scene.host, &[])?.names("server", "certain").map(drop)
+    Diagnosis::of(&scene.host, &[])?.names("server", "possible")?;
+    link::delete(&scene.host, "guest0")?;
+    contains(&Diagnosis::of(&scene.host, &[])?.names("server", "certain")?, &words)
+}
+
+/// OpenStack's hybrid: a bridge for each guest's rules, and the server on the next one.
+#[test]
+fn a_server_on_the_bridge_that_a_veth_pair_leads_to() -> Result<()> {
+    let host = Host::partial()?;
+    let netns = &host.scene.host;
+    link::bridge(netns, "qbr0")?;
+    link::veth(netns, "qvb0", netns, "qvo0")?;
+    link::enslave(netns, "qvb0", "qbr0")?;
+    let _guest = Tap::open(netns, "tap0", true)?;
+    run(netns, "ip", "link set tap0 up master qbr0")?;
+    let look = || Diagnosis::of(netns, &["-i", "qbr0"]);
+    // Not yet a port of the other bridge, it leads nowhere.
+    look()?.names("server", "certain")?;
+    link::enslave(netns, "qvo0", BRIDGE)?;
+    let diagnosis = look()?;
+    diagnosis.passes("server")?;
+    contains(&diagnosis.names("checksum", "likely")?, &["ports that pass them on so: tap0"])?;
+    host.finish_sums()?;
+    diagnosis.passes("ports")?;
+    look()?.is_healthy()?;
+    // A pair into another switch leads to what cannot be seen from here.
+    let other = NetNs::scratch("switch")?;
+    link::delete(netns, "qvb0")?;
+    link::veth(netns, "qvb0", &other, "qvo0")?;
+    link::enslave(netns, "qvb0", "qbr0")?;
+    contains(&look()?.names("server", "possible")?, &["the other end of qvb0"])
+}
+
+/// All of it leads to the same: it serves both bridges, and no third.
+#[test]
+fn dnsmasq_is_told_its_interfaces_in_many_ways() -> Result<()> {
+    let scene = scene()?;
+    finish_sums(&scene)?;
+    for (bridge, address) in [("br1", [10, 0, 4, 1]), ("br2", [10, 0, 5, 1])] {
+        link::bridge(&scene.host, bridge)?;
+        link::address(&scene.host, bridge, address.into(), 24)?;
+    }
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    fs::write(path("dnsmasq.conf"), "# interface=br2\ninterface = br0,br1 # interface=br2\n")?;
+    fs::create_dir(path("conf.d"))?;
+    fs::write(path("conf.d/one.conf"), "interface=br0#br2\ninterface=br0\n")?;
+    fs::write(path("conf.d/two.conf"), "interface=br1\n")?;
+    for passed_over in ["three.conf.bak", ".four.conf", "five.conf~"] {
+        fs::write(path("conf.d").to_owned() + "/" + passed_over, "interface=br2\n")?;
+    }
+    fs::write(path("outer.conf"), format!("conf-dir={},*.conf\n", path("conf.d")))?;
+    let none = "--conf-file=/dev/null";
+    let ways: Vec<Vec<String>> = vec![
+        vec!["--interface=br0,br1".into(), none.into()],
+        vec!["-ibr0".into(), "-i".into(), "br1".into(), none.into()],
+        vec!["-C".into(), path("dnsmasq.conf")],
+        vec![format!("-C{}", path("dnsmasq.conf"))],
+        vec![format!("--conf-file={}", path("outer.conf"))],
+        vec![none.into(), "-7".into(), format!("{},.bak", path("conf.d"))],
+        vec!["--listen-address=10.0.3.1,10.0.4.1".into(), none.into()],
+        vec!["--except-interface=br2".into(), none.into()],
+        vec!["--no-dhcp-interface=br2".into(), none.into()],
+        // Told nothing, it serves where it has addresses to give.
+        vec![none.into()],
+        // Its own file, which it reads unless it is told another.
+        vec![],
+    ];
+    let own = CString::new(format!("lowerdir={}:/etc", directory.path().display()))?;
+    for way in ways {
+        let ranges = ["--dhcp-range=10.0.3.100,10.0.3.199", "--dhcp-range=10.0.4.100,10.0.4.199"];
+        let words: Vec<&str> = way.iter().map(String::as_str).collect();
+        let command = dnsmasq_told(&[&words[..], &ranges, &["--bind-dynamic"]].concat());
+        let own = own.clone();
+        let prepare = move || {
+            const NONE: Option<&std::ffi::CStr> = None;
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+            let kind = Some(c"overlay");
+            Ok(mount(kind, c"/etc", kind, MsFlags::MS_RDONLY, Some(&*own))?)
+        };
+        let mut server = Running::start_as(&scene.host, command, prepare)?;
+        server.stderr.wait("DHCP, IP range")?;
+        for bridge in [BRIDGE, "br1"] {
+            let diagnosis = Diagnosis::of(&scene.host, &["-i", bridge])?;
+            diagnosis.is_healthy().with_context(|| format!("{bridge}, {way:?}"))?;
+        }
+        let diagnosis = Diagnosis::of(&scene.host, &["-i", "br2"])?;
+        diagnosis.names("server", "certain").with_context(|| format!("{way:?}"))?;
+        diagnosis.passes("leftover")?;
+    }
+    Ok(())
+}
+
+/// Who waits for an interface that is not there does no harm.
+#[test]
+fn a_server_for_an_interface_that_is_not_there_yet() -> Result<()> {
+    let host = Host::new()?;
+    let arguments = ["--conf-file=/dev/null", "--bind-dynamic", "--interface=br8,br9"];
+    let range = ["--dhcp-range=10.0.8.100,10.0.8.199"];
+    let server = started(&host.scene.host, dnsmasq_told(&[&arguments[..], &range].concat()))?;
+    let diagnosis = host.diagnosis()?;
+    let finding = diagnosis.names("leftover", "note")?;
+    contains(&finding, &[&format!("dnsmasq (pid {})", server.pid()), "br8, br9"])?;
+    ensure!(!finding.contains("kill") && diagnosis.status == Some(0), "{finding}");
+    Ok(())
 }
 
 #[test]
@@ -66,9 +192,55 @@ fn a_server_whose_interface_is_gone() -> Result<()> {
 fn a_server_that_writes_whole_frames_leaves_no_sum_unfinished() -> Result<()> {
     let scene = scene()?;
     let _udp = scene.host.run(|| UdpSocket::bind("0.0.0.0:67"))??;
-    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("checksum", "likely")?;
+    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("checksum", "possible")?;
     let _packets = PacketSocket::open(&scene.host, BRIDGE)?;
     Diagnosis::of(&scene.host, &["-i", BRIDGE])?.is_healthy()
+}
+
+/// A socket at the servers' port that takes from every interface, and lets others have it too.
+fn everywhere(netns: &NetNs) -> Result<OwnedFd> {
+    netns.run(|| {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, 67))?;
+        Ok(socket)
+    })?
+}
+
+/// A host with dhcpd on one bridge, libvirt's dnsmasq on another, and containers without DHCP.
+#[test]
+fn a_server_with_packet_sockets_serves_where_these_are() -> Result<()> {
+    let scene = scene()?;
+    finish_sums(&scene)?;
+    for (bridge, address) in [("virbr0", [10, 0, 4, 1]), ("docker0", [10, 0, 5, 1])] {
+        link::bridge(&scene.host, bridge)?;
+        link::address(&scene.host, bridge, address.into(), 24)?;
+    }
+    let _udp = everywhere(&scene.host)?;
+    let packets = PacketSocket::open(&scene.host, BRIDGE)?;
+    let _dnsmasq = super::checksum::dnsmasq(&scene.host, "virbr0", "10.0.4", &[])?;
+    super::firewall::load(
+        &scene.host,
+        "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }; \
+         add rule inet f in ct state established,related accept; \
+         add rule inet f in iifname { br0, virbr0 } udp dport 67 accept",
+    )?;
+    let diagnosis = Diagnosis::of(&scene.host, &[])?;
+    for check in ["servers", "firewall", "checksum"] {
+        diagnosis.passes(check)?;
+    }
+    contains(&diagnosis.names("server", "note")?, &["docker0"])?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    // Of one without, it is not known where it serves: that is no alarm unless somebody asks.
+    drop(packets);
+    let diagnosis = Diagnosis::of(&scene.host, &[])?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    let diagnosis = Diagnosis::of(&scene.host, &["-i", "docker0"])?;
+    diagnosis.names("firewall", "possible")?;
+    diagnosis.passes("servers")?;
+    ensure!(!diagnosis.report.to_string().contains("kill"), "{diagnosis:#?}");
+    Ok(())
 }
 
 /// A server in a namespace of its own, as OpenStack has it, behind a port of the bridge.
@@ -103,6 +275,38 @@ fn a_server_in_another_namespace_is_found_and_so_are_its_checksums() -> Result<(
     Diagnosis::of(&behind.scene.host, &["-i", BRIDGE])?.is_healthy()
 }
 
+/// Every namespace counts its interfaces from 1, so there are many with the same numbers.
+#[test]
+fn a_server_behind_another_bridge_of_the_same_numbers_is_not_taken_for_this_ones() -> Result<()> {
+    let (here, there) = (scene()?, scene()?);
+    let index = |scene: &Scene| {
+        let line = run(&scene.host, "ip", "-o link show guest0")?;
+        line.split(':').next().map(str::to_owned).context("no index")
+    };
+    ensure!(index(&here)? == index(&there)?);
+    link::address(&there.guest, "eth0", [10, 0, 3, 2].into(), 24)?;
+    let _dnsmasq = super::checksum::dnsmasq(&there.guest, "eth0", "10.0.3", &[])?;
+    Diagnosis::of(&there.host, &["-i", BRIDGE])?.passes("server")?;
+    Diagnosis::of(&here.host, &["-i", BRIDGE])?.names("server", "possible").map(drop)
+}
+
+/// Docker drops what is routed between containers, which ask no server.
+#[test]
+fn containers_without_dhcp_are_no_alarm() -> Result<()> {
+    let scene = scene()?;
+    let host = &scene.host;
+    link::veth(host, "guest1", &scene.guest, "eth1")?;
+    link::enslave(host, "guest1", BRIDGE)?;
+    run(host, "iptables", "-P FORWARD DROP")?;
+    run(host, "sysctl", "-w net.bridge.bridge-nf-call-iptables=1")?;
+    let diagnosis = Diagnosis::of(host, &[])?;
+    diagnosis.names("bridge-nf", "note")?;
+    ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    run(host, "ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    run(host, "ip", "link set vx0 up master br0")?;
+    Diagnosis::of(host, &[])?.names("bridge-nf", "likely").map(drop)
+}
+
 #[test]
 fn rules_for_routed_packets_act_on_bridged_ones_if_told_to() -> Result<()> {
     let behind = behind()?;
@@ -114,5 +318,49 @@ fn rules_for_routed_packets_act_on_bridged_ones_if_told_to() -> Result<()> {
     run(host, "sysctl", "-w net.bridge.bridge-nf-call-iptables=1")?;
     let finding = look()?.names("bridge-nf", "likely")?;
     let words = ["ip filter FORWARD: policy drop", "bridge-nf-call-iptables=0"];
-    contains(&finding, &words)
+    contains(&finding, &words)?;
+    // The bridge's own setting is another, and either does it.
+    run(host, "ip", "link set br0 type bridge nf_call_iptables 1")?;
+    for seen in ["net.bridge.bridge-nf-call-iptables = 1", "br0: nf_call_iptables 1"] {
+        let diagnosis = look()?;
+        contains(&diagnosis.names("bridge-nf", "likely")?, &[seen])?;
+        let command = diagnosis.remedy("bridge-nf")?;
+        output(host, "sh", &["-c", &command])?;
+    }
+    look()?.passes("bridge-nf")
+}
+
+/// What anybody may call an interface must not run when the administrator does what we say.
+#[test]
+fn names_are_quoted_in_commands() -> Result<()> {
+    let scene = scene()?;
+    let netns = NetNs::scratch("hostile")?;
+    let name = ";reboot;$(id)";
+    link::veth(&scene.host, "tap0", &netns, name)?;
+    link::enslave(&scene.host, "tap0", BRIDGE)?;
+    link::address(&netns, name, [10, 0, 3, 2].into(), 24)?;
+    let server = super::checksum::dnsmasq(&netns, name, "10.0.3", &[])?;
+    let diagnosis = Diagnosis::of(&scene.host, &["-i", BRIDGE])?;
+    let command = diagnosis.remedy("checksum")?;
+    let expected = format!("fixer attach -i ';reboot;$(id)' --netns pid:{}", server.pid());
+    ensure!(command == expected, "{command}");
+    Ok(())
+}
+
+/// A command that is to act in another namespace says so.
+#[test]
+fn commands_act_where_the_fault_is() -> Result<()> {
+    let (here, scene) = (NetNs::scratch("here")?, scene()?);
+    link::up(&here, "lo")?;
+    let mut sleeper = std::process::Command::new("sleep");
+    sleeper.arg("1000");
+    let sleeper = Running::start(&scene.host, sleeper)?;
+    let netns = format!("pid:{}", sleeper.pid());
+    let look = || Diagnosis::of(&here, &["--netns", &netns, "-i", BRIDGE]);
+    let command = look()?.remedy("server")?;
+    contains(&command, &[&format!("nsenter -t {} -n dnsmasq --interface=br0", sleeper.pid())])?;
+    run(&scene.host, "ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    run(&scene.host, "ip", "link set vx0 up master br0")?;
+    let command = look()?.remedy("server")?;
+    contains(&command, &[&format!("fixer doctor -i br0 --listen 30 --netns {netns}")])
 }

@@ -55,7 +55,7 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
         }
         found.push(
             Finding::new(
-                Likelihood::Likely,
+                heard.at_most(transfer.at, Likelihood::Likely),
                 &place,
                 format!("nobody answers TFTP requests on {place}"),
             )

@@ -6,7 +6,8 @@ use crate::{
     doctor::{
         facts::Facts,
         finding::{Finding, Likelihood},
-        network::Network,
+        network::{Network, leads_out},
+        remedy::Remedy,
     },
     net::inspect::{Interface, Port, Vlan},
 };
@@ -22,14 +23,23 @@ pub fn is_up(facts: &Facts) -> Vec<Finding> {
         for interface in network.selected().filter(|interface| !interface.is_up) {
             let (place, name) = (network.place(&interface.name), &interface.name);
             found.push(
-                Finding::new(Likelihood::Certain, &place, format!("{place} is down"))
-                    .seen(format!("{name}: state DOWN"))
-                    .means("nothing passes it, so no guest behind it gets anything")
-                    .remedy(format!("{}ip link set {name} up", network.within())),
+                Finding::new(
+                    unless_spare(facts, Likelihood::Certain),
+                    &place,
+                    format!("{place} is down"),
+                )
+                .seen(format!("{name}: state DOWN"))
+                .means("nothing passes it, so no guest behind it gets anything")
+                .remedy(network.command("ip link set {} up", &[name])),
             );
         }
     }
     found
+}
+
+/// What is set down may be so because nobody uses it: that is no alarm unless somebody asked.
+fn unless_spare(facts: &Facts, likelihood: Likelihood) -> Likelihood {
+    if facts.is_asked { likelihood } else { Likelihood::Note }
 }
 
 /// A port listens and learns for twice the delay before it lets anything through.
@@ -56,10 +66,10 @@ pub fn forward_delay(facts: &Facts) -> Vec<Finding> {
                     .means(format!(
                         "a guest that starts hears nothing for {silence} s, and iPXE gives up after 15"
                     ))
-                    .remedy(format!(
-                        "{}ip link set {name} type bridge forward_delay 200 (2 s; or stp_state 0 \
-                         where no loop can be)",
-                        network.within()
+                    .remedy(network.command(
+                        "ip link set {} type bridge forward_delay 200 (2 s; or stp_state 0 where no \
+                         loop can be)",
+                        &[name],
                     )),
             );
         }
@@ -94,7 +104,7 @@ pub fn ports(facts: &Facts) -> Vec<Finding> {
                     Some(Port::Blocking | Port::Disabled) => port.has_carrier || !port.is_up,
                 };
                 if is_shut {
-                    found.push(shut(network, bridge, port));
+                    found.push(shut(facts, network, bridge, port));
                 }
             }
         }
@@ -102,25 +112,33 @@ pub fn ports(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-fn shut(network: &Network, bridge: &Interface, port: &Interface) -> Finding {
-    let (place, within) = (network.place(&port.name), network.within());
-    let (name, bridge) = (&port.name, &bridge.name);
+fn shut(facts: &Facts, network: &Network, bridge: &Interface, port: &Interface) -> Finding {
+    let place = network.place(&port.name);
+    let (name, bridge) = (&*port.name, &*bridge.name);
     let headline = format!("{place}, a port of {bridge}, does not forward");
-    let finding = Finding::new(Likelihood::Likely, &place, headline).seen(state(port));
+    // The old libvirt has such a port give the bridge its address; nobody is ever behind it.
+    let is_libvirts = port.kind.as_deref() == Some("tun") && *name == format!("{bridge}-nic");
+    let likelihood = match port.is_up {
+        true => Likelihood::Likely,
+        false if is_libvirts => Likelihood::Note,
+        false => unless_spare(facts, Likelihood::Likely),
+    };
+    let finding = Finding::new(likelihood, &place, headline).seen(state(port));
     let finding = finding.means("the guest behind it hears nobody and is not heard");
-    match (port.is_up, port.port) {
-        (false, _) => finding.remedy(format!("{within}ip link set {name} up")),
-        (_, Some(Port::Blocking)) => finding.remedy(format!(
-            "find the loop that the spanning tree broke here: {within}bridge link show master {bridge}"
-        )),
-        (_, Some(Port::Listening | Port::Learning)) => {
-            finding.remedy(format!("wait, and look again: {within}bridge link show dev {name}"))
+    finding.remedy(match (port.is_up, port.port) {
+        (false, _) => network.command("ip link set {} up", &[name]),
+        (_, Some(Port::Blocking)) => {
+            Remedy::from("find the loop that the spanning tree broke here: ")
+                .with(network.command("bridge link show master {}", &[bridge]))
         }
-        _ => finding.remedy(format!("{within}bridge link set dev {name} state 3")),
-    }
+        (_, Some(Port::Listening | Port::Learning)) => Remedy::from("wait, and look again: ")
+            .with(network.command("bridge link show dev {}", &[name])),
+        _ => network.command("bridge link set dev {} state 3", &[name]),
+    })
 }
 
-/// With VLAN filtering, ports that share no VLAN with the server.
+/// With VLAN filtering, ports that share no VLAN with the server. The server of a VLAN that goes on to
+/// other hosts may be there.
 pub fn vlans(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (at, network) in facts.selected() {
@@ -130,22 +148,39 @@ pub fn vlans(facts: &Facts) -> Vec<Finding> {
                 .servers_of(at, bridge.ifindex)
                 .filter_map(|serving| network.interface(serving.port.unwrap_or(bridge.ifindex)))
                 .collect();
-            let tagged = facts.networks[at].interfaces.iter();
-            let has_vlan_device = tagged
+            let has_vlan_device = network
+                .interfaces
+                .iter()
                 .filter(|device| device.kind.as_deref() == Some("vlan"))
                 .any(|device| device.joined == Some(bridge.ifindex));
-            if ends.is_empty() || has_vlan_device {
+            if has_vlan_device {
                 continue;
             }
-            for port in network.ports(bridge.ifindex) {
-                let is_end = ends.iter().any(|end| end.ifindex == port.ifindex);
-                if !is_end && ends.iter().all(|end| !is_joined(port, end)) {
-                    found.push(apart(network, bridge, port, ends[0]));
-                }
+            let ports: Vec<_> = network.ports(bridge.ifindex).collect();
+            for (port, end) in strangers(&ports, &ends) {
+                found.push(apart(network, bridge, port, end));
             }
         }
     }
     found
+}
+
+/// The ports whose guests none of the servers' ends can be reached from, with one of these ends.
+fn strangers<'a>(
+    ports: &[&'a Interface],
+    ends: &[&'a Interface],
+) -> Vec<(&'a Interface, &'a Interface)> {
+    let uplinks: Vec<_> = ports.iter().filter(|port| leads_out(port)).collect();
+    let goes_on = |port: &Interface| {
+        pvid(port).is_some_and(|vlan| uplinks.iter().any(|uplink| carries(uplink, vlan)))
+    };
+    let Some(first) = ends.first() else { return Vec::new() };
+    let is_stranger = |port: &&&Interface| {
+        !leads_out(port)
+            && !goes_on(port)
+            && ends.iter().all(|end| end.ifindex != port.ifindex && !is_joined(port, end))
+    };
+    ports.iter().filter(is_stranger).map(|port| (*port, *first)).collect()
 }
 
 /// Whether an untagged frame from one gets to the other, and an answer back. A port that carries
@@ -153,8 +188,11 @@ pub fn vlans(facts: &Facts) -> Vec<Finding> {
 fn is_joined(port: &Interface, end: &Interface) -> bool {
     let Some(vlan) = pvid(port) else { return !port.vlans.is_empty() };
     end.vlans.iter().any(|other| (other.first..=other.last).contains(&vlan) && other.is_untagged)
-        && pvid(end)
-            .is_some_and(|back| port.vlans.iter().any(|own| (own.first..=own.last).contains(&back)))
+        && pvid(end).is_some_and(|back| carries(port, back))
+}
+
+fn carries(interface: &Interface, vlan: u16) -> bool {
+    interface.vlans.iter().any(|own| (own.first..=own.last).contains(&vlan))
 }
 
 fn pvid(interface: &Interface) -> Option<u16> {
@@ -164,21 +202,23 @@ fn pvid(interface: &Interface) -> Option<u16> {
 fn apart(network: &Network, bridge: &Interface, port: &Interface, end: &Interface) -> Finding {
     let place = network.place(&port.name);
     let headline = format!("{place} and the server on {} are in different VLANs", end.name);
-    let to_bridge = if end.ifindex == bridge.ifindex { " self" } else { "" };
-    let finding = Finding::new(Likelihood::Certain, &place, headline)
+    let finding = Finding::new(Likelihood::Possible, &place, headline)
         .seen(format!("{}: vlan_filtering on", bridge.name))
         .seen(format!("{}: {}; {}: {}", port.name, list(&port.vlans), end.name, list(&end.vlans)))
-        .means("the bridge keeps them apart: what the guest asks does not reach the server");
-    let within = network.within();
-    match pvid(end) {
-        Some(vlan) => finding
-            .remedy(format!("{within}bridge vlan add dev {} vid {vlan} pvid untagged", port.name)),
-        None => finding.remedy(format!(
-            "{within}bridge vlan add dev {} vid {} pvid untagged{to_bridge}",
-            end.name,
-            pvid(port).unwrap_or(1)
-        )),
-    }
+        .means("the bridge keeps them apart: what the guest asks does not reach this server");
+    let is_bridge = end.ifindex == bridge.ifindex;
+    let (name, vlan) = match pvid(end) {
+        Some(vlan) => (&*port.name, vlan),
+        None => (&*end.name, pvid(port).unwrap_or(1)),
+    };
+    let names = [name, &vlan.to_string()];
+    finding.remedy(match pvid(end) {
+        None if is_bridge => {
+            network.command("bridge vlan add dev {} vid {} pvid untagged self", &names)
+        }
+        _ => Remedy::from("if that is a mistake: ")
+            .with(network.command("bridge vlan add dev {} vid {} pvid untagged", &names)),
+    })
 }
 
 fn list(vlans: &[Vlan]) -> String {
@@ -204,7 +244,7 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
         for (bridge, _) in network.bridges() {
             let other: Vec<_> =
                 network.ports(bridge.ifindex).filter(|port| port.mtu < bridge.mtu).collect();
-            let Some(first) = other.first() else { continue };
+            let Some(shortest) = other.iter().map(|port| port.mtu).min() else { continue };
             let place = network.place(&bridge.name);
             let list: Vec<_> =
                 other.iter().map(|port| format!("{} mtu {}", port.name, port.mtu)).collect();
@@ -215,14 +255,41 @@ pub fn mtu(facts: &Facts) -> Vec<Finding> {
                     .means(
                         "longer frames are dropped: a lease may come, and the boot file stops half-way",
                     )
-                    .remedy(format!(
-                        "{}ip link set {} mtu {}",
-                        network.within(),
-                        bridge.name,
-                        first.mtu.min(other.iter().map(|port| port.mtu).min().unwrap_or(first.mtu))
+                    .remedy(network.command(
+                        "ip link set {} mtu {}",
+                        &[&bridge.name, &shortest.to_string()],
                     )),
             );
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A port with an untagged VLAN of its own, and a tagged one.
+    fn port(ifindex: u32, kind: Option<&str>, own: u16, tagged: Option<u16>) -> Interface {
+        let vlan = |id, is_own| Vlan { first: id, last: id, is_pvid: is_own, is_untagged: is_own };
+        let vlans = [Some(vlan(own, true)), tagged.map(|id| vlan(id, false))];
+        let vlans = vlans.into_iter().flatten().collect();
+        Interface { ifindex, kind: kind.map(str::to_owned), vlans, ..Interface::default() }
+    }
+
+    #[test]
+    fn only_guests_whose_vlan_ends_here_are_strangers() {
+        let bridge = port(1, Some("bridge"), 1, None);
+        let (here, there) = (port(2, Some("tun"), 1, None), port(3, Some("tun"), 20, None));
+        let found = |ports: &[&Interface]| -> Vec<u32> {
+            strangers(ports, &[&bridge]).iter().map(|(port, _)| port.ifindex).collect()
+        };
+        assert_eq!(found(&[&here, &there]), [3]);
+        // The uplink carries its VLAN on, or another.
+        assert!(found(&[&here, &there, &port(4, None, 1, Some(20))]).is_empty());
+        assert_eq!(found(&[&here, &there, &port(4, None, 1, Some(30))]), [3]);
+        // An uplink may have any VLAN of its own.
+        assert!(found(&[&here, &port(4, None, 99, None)]).is_empty());
+        assert!(strangers(&[&there], &[]).is_empty());
+    }
 }

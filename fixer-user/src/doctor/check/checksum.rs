@@ -5,11 +5,14 @@ use std::{fs, path::Path};
 use fixer_common::abi::Hook;
 
 use crate::{
+    bpf::resident::Holder,
     doctor::{
         facts::{Facts, Serving},
         finding::{Finding, Likelihood, Source},
-        network::Network,
+        fixers::Effect,
+        network::{Network, leads_out},
         program,
+        remedy::Remedy,
     },
     metrics::kernel,
     net::inspect::Interface,
@@ -52,29 +55,53 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     }
     let ports: Vec<_> =
         bridge.ports(serving.serves.1).filter(|port| Some(port.ifindex) != serving.port).collect();
-    let believing: Vec<_> =
-        ports.iter().filter(|port| promises(bridge, port) != Some(false)).collect();
-    let is_mended = |port: &Interface| mends_here(bridge, port);
-    if (!ports.is_empty() && believing.iter().all(|port| is_mended(port)))
-        || mends_here(origin, interface)
-        || serving.port.is_some_and(|port| bridge.has_fixer(port, Hook::Ingress))
+    // Only where frames leave to guests do their sums stay as they are.
+    let is_believing =
+        |port: &&&Interface| !leads_out(port) && promises(bridge, port) != Some(false);
+    let believing: Vec<_> = ports.iter().filter(is_believing).copied().collect();
+    let leaves_here = ports.is_empty() && leads_out(interface);
+    let is_mended = |port: &&Interface| mends(bridge, port, Hook::Egress);
+    let way_in = serving.port.and_then(|port| bridge.interface(port));
+    if leaves_here
+        || (!ports.is_empty() && believing.iter().all(is_mended))
+        || mends(origin, interface, Hook::Egress)
+        || way_in.is_some_and(|port| mends(bridge, port, Hook::Ingress))
         || origin.reply_out(interface).is_some_and(|[_, last]| last.summed)
     {
         return None;
     }
+    let on_the_way = [(origin, interface, Hook::Egress)]
+        .into_iter()
+        .chain(way_in.map(|port| (bridge, port, Hook::Ingress)))
+        .chain(believing.iter().map(|port| (bridge, *port, Hook::Egress)));
+    let idle: Vec<_> = on_the_way
+        .filter_map(|(network, at, hook)| Some((at, network.fixer_at(at.ifindex, hook)?)))
+        .collect();
     let place = origin.place(&interface.name);
     let is_sure = !ports.is_empty() && !facts.misses(MENDERS);
-    let likelihood = if is_sure { Likelihood::Likely } else { Likelihood::Possible };
-    let headline = format!("replies that leave {place} have unfinished UDP checksums");
-    let mut finding = Finding::new(likelihood, &place, headline).seen(format!(
-        "{}; {} promises checksums (tx-checksumming on)",
-        facts.label(serving),
-        interface.name
-    ));
+    let likelihood = match idle.iter().any(|(_, fixer)| fixer.effect == Effect::Unknown) {
+        true => Likelihood::Note,
+        false if is_sure => Likelihood::Likely,
+        false => Likelihood::Possible,
+    };
+    let headline = match likelihood {
+        Likelihood::Note => format!("replies that leave {place} may have unfinished UDP checksums"),
+        _ => format!("replies that leave {place} have unfinished UDP checksums"),
+    };
+    let mut finding =
+        Finding::new(facts.at_most(serving, likelihood), &place, headline).seen(format!(
+            "{}; {} promises checksums (tx-checksumming on)",
+            facts.label(serving),
+            interface.name
+        ));
     finding = finding.seen(match facts.misses(MENDERS) {
         true => "whether a CHECKSUM rule, a tc filter or fixer finishes them could not be seen",
-        false => "no CHECKSUM rule, no tc filter with action csum, no fixer",
+        false if idle.is_empty() => "no CHECKSUM rule, no tc filter with action csum, no fixer",
+        false => "no CHECKSUM rule, no tc filter with action csum",
     });
+    for (at, fixer) in idle.iter().take(4) {
+        finding = finding.seen(format!("{} is at {}: {}", fixer.label(), at.name, fixer.effect));
+    }
     if !believing.is_empty() {
         let names: Vec<_> = believing.iter().take(8).map(|port| port.name.as_str()).collect();
         finding = finding.seen(format!("ports that pass them on so: {}", names.join(", ")));
@@ -82,14 +109,32 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     Some(
         finding
             .means("guests that verify checksums drop every offer: \"bad udp cksum\" in their logs")
-            .remedy(format!("fixer attach -i {}{}", interface.name, origin.option())),
+            .remedy(attach(origin, interface)),
     )
 }
 
-/// Whether something finishes sums on the way out of an interface.
-fn mends_here(network: &Network, interface: &Interface) -> bool {
-    network.has_fixer(interface.ifindex, Hook::Egress)
-        || network.summing.contains(&interface.ifindex)
+/// Whether something finishes sums at a hook of an interface.
+fn mends(network: &Network, interface: &Interface, hook: Hook) -> bool {
+    network.fixes(interface.ifindex, hook)
+        || (hook == Hook::Egress && network.summing.contains(&interface.ifindex))
+}
+
+/// How fixer comes to the egress of an interface, whatever of its own is there.
+pub(super) fn attach(network: &Network, interface: &Interface) -> Remedy {
+    let attach = network.fixer("fixer attach", &interface.name, "");
+    let holder = network.fixer_at(interface.ifindex, Hook::Egress).map(|fixer| fixer.holder);
+    match holder {
+        None => attach,
+        Some(Holder::Attach(_) | Holder::Nobody) => {
+            network.fixer("fixer detach", &interface.name, "").with("; ").with(attach)
+        }
+        Some(Holder::Run(pid)) => Remedy::line("stop it (pid {}), then ", &[&pid.to_string()])
+            .with(attach)
+            .with("; or have it finish the sums of DHCP by its own options"),
+        Some(Holder::Unknown) => {
+            Remedy::from("end who holds it, as root see fixer status; then ").with(attach)
+        }
+    }
 }
 
 /// Where sums are partial, whether the rule that others use could be had.

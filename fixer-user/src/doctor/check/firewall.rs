@@ -6,10 +6,11 @@ use crate::{
     doctor::{
         facts::{Facts, Serving},
         finding::{Finding, Likelihood},
-        network::Network,
+        network::{Network, leads_out},
+        remedy::Remedy,
         rules::{Packet, Stop, Verdict, Walk},
     },
-    net::inspect::Interface,
+    net::inspect::{Interface, share_network},
 };
 
 /// From where to where the two messages go, by their ports.
@@ -48,9 +49,14 @@ pub fn drops(facts: &Facts) -> Vec<Finding> {
             Way { families: &["ip", "inet"], hooks: &["prerouting", "input"], packet: request },
             Way { families: &["ip", "inet"], hooks: &["output", "postrouting"], packet: reply },
         ];
-        found.extend(blocked(origin, interface, &ways));
-        found.extend(on_bridge(facts, serving, server));
+        let here = blocked(origin, interface, &ways);
+        for mut finding in here.into_iter().chain(on_bridge(facts, serving, server)) {
+            finding.likelihood = facts.at_most(serving, finding.likelihood);
+            found.push(finding);
+        }
     }
+    // Of two that saw the same, the surer is told.
+    found.sort_by_key(|finding| finding.likelihood);
     let mut told = Vec::new();
     found.retain(|finding| {
         let is_new = !told.contains(&finding.seen);
@@ -90,12 +96,12 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (at, network) in facts.selected() {
         for (bridge, settings) in network.bridges() {
-            let is_shown = network.setting("bridge/bridge-nf-call-iptables") == Some(1)
-                || settings.calls_iptables;
+            let shows = |setting: &str| network.setting(setting) == Some(1);
+            let is_shown = [shows("bridge/bridge-nf-call-iptables"), settings.calls_iptables];
             let servers: Vec<_> = facts.servers_of(at, bridge.ifindex).collect();
             let is_local = |serving: &&&Serving| serving.port.is_none();
             // Between a guest and the server on the bridge itself nothing is forwarded.
-            if !is_shown
+            if is_shown == [false; 2]
                 || network.ports(bridge.ifindex).count() < 2
                 || (!servers.is_empty() && servers.iter().all(|serving| is_local(&serving)))
             {
@@ -108,14 +114,35 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
                 packet: packet(name, name, ports, Ipv4Addr::UNSPECIFIED),
             });
             let Some(mut finding) = blocked(network, bridge, &ways) else { continue };
-            finding.likelihood = finding.likelihood.max(Likelihood::Likely);
+            // Containers that are given their addresses without DHCP have no server to ask.
+            let has_server = !servers.is_empty() || network.ports(bridge.ifindex).any(leads_out);
+            finding.likelihood = match has_server || facts.is_asked {
+                true => finding.likelihood.max(Likelihood::Likely),
+                false => Likelihood::Note,
+            };
             finding.headline = format!(
                 "iptables' rules for routed packets drop DHCP between the ports of {}",
                 finding.place
             );
-            finding.seen.insert(0, "net.bridge.bridge-nf-call-iptables = 1".to_owned());
-            finding.remedy =
-                vec![format!("{}sysctl -w net.bridge.bridge-nf-call-iptables=0", network.within())];
+            finding.remedy.clear();
+            for (is_on, seen, command) in [
+                (
+                    is_shown[1],
+                    format!("{}: nf_call_iptables 1", bridge.name),
+                    network
+                        .command("ip link set {} type bridge nf_call_iptables 0", &[&bridge.name]),
+                ),
+                (
+                    is_shown[0],
+                    "net.bridge.bridge-nf-call-iptables = 1".to_owned(),
+                    network.command("sysctl -w net.bridge.bridge-nf-call-iptables=0", &[]),
+                ),
+            ] {
+                if is_on {
+                    finding.seen.insert(0, seen);
+                    finding.remedy.insert(0, command);
+                }
+            }
             found.push(finding);
         }
     }
@@ -169,31 +196,49 @@ fn zone(stop: &Stop) -> Option<&str> {
 }
 
 /// The command that lets the packet through.
-fn open(network: &Network, interface: &Interface, way: &Way<'_>, stop: &Stop) -> String {
-    let (within, port) = (network.within(), way.packet.ports[1]);
+fn open(network: &Network, interface: &Interface, way: &Way<'_>, stop: &Stop) -> Remedy {
+    let (name, port) = (&*interface.name, way.packet.ports[1].to_string());
+    let (family, table) = (&*stop.family, &*stop.table);
     let first = stop.path.first().map_or("", String::as_str);
     let is_request = way.packet.ports == REQUEST;
-    if stop.table.starts_with("firewalld") {
-        let zone = zone(stop).map(|zone| format!(" --zone={zone}")).unwrap_or_default();
-        return format!("{within}firewall-cmd{zone} --add-service=dhcp (and with --permanent)");
+    if table.starts_with("firewalld") {
+        return match zone(stop) {
+            Some(zone) => network.command(
+                "firewall-cmd --zone={} --add-service=dhcp (and with --permanent)",
+                &[zone],
+            ),
+            None => network.command("firewall-cmd --add-service=dhcp (and with --permanent)", &[]),
+        };
     }
-    if stop.is_legacy || (stop.family == "ip" && first.chars().all(char::is_uppercase)) {
+    if stop.is_legacy || (family == "ip" && first.chars().all(char::is_uppercase)) {
         let program = if stop.is_legacy { "iptables-legacy" } else { "iptables" };
         let direction = if is_request { "-i" } else { "-o" };
-        return format!(
-            "{within}{program} -t {} -I {first} {direction} {} -p udp --dport {port} -j ACCEPT",
-            stop.table, interface.name
+        return network.command(
+            "{} -t {} -I {} {} {} -p udp --dport {} -j ACCEPT",
+            &[program, table, first, direction, name, &port],
         );
     }
-    let matched = match (stop.family.as_str(), is_request) {
-        ("ip" | "inet", true) => format!("iifname {} ", interface.name),
-        ("ip" | "inet", false) => format!("oifname {} ", interface.name),
-        _ => String::new(),
+    let key = match (family, is_request) {
+        ("ip" | "inet", true) => "iifname",
+        ("ip" | "inet", false) => "oifname",
+        _ => "",
     };
-    format!(
-        "{within}nft insert rule {} {} {first} {matched}udp dport {port} accept",
-        stop.family, stop.table
-    )
+    // nft has a grammar of its own, in which a name may be more than a word.
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    match key {
+        "" => network.command(
+            "nft insert rule {} {} {} udp dport {} accept",
+            &[family, table, first, &port],
+        ),
+        key if name.chars().all(is_word) => network.command(
+            "nft insert rule {} {} {} {} {} udp dport {} accept",
+            &[family, table, first, key, name, &port],
+        ),
+        key => Remedy::line(
+            "in the chain {} {} {}, accept UDP port {} where {} is {}",
+            &[family, table, first, &port, key, name],
+        ),
+    }
 }
 
 /// A strict reverse path filter, where the way back leads elsewhere. The first request has no address
@@ -204,11 +249,13 @@ pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
         let Some((network, interface)) = facts.origin(serving) else { continue };
         let setting = |name: &str| network.setting(&format!("ipv4/conf/{name}/rp_filter"));
         let strictest = setting("all").max(setting(&interface.name));
+        let share = |(at, len): &(Ipv4Addr, u8), other: &Interface| {
+            let mut others = other.addresses.iter();
+            others.any(|(there, wide)| share_network(*at, *there, *len.min(wide)))
+        };
         let rival = network.interfaces.iter().find(|other| {
             other.ifindex != interface.ifindex
-                && interface.addresses.iter().any(|(at, len)| {
-                    other.addresses.iter().any(|(there, wide)| overlap(*at, *there, *len.min(wide)))
-                })
+                && interface.addresses.iter().any(|own| share(own, other))
         });
         let Some(rival) = rival.filter(|_| strictest == Some(1)) else { continue };
         if !told.insert((serving.network, serving.ifindex)) {
@@ -218,7 +265,7 @@ pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
         let name = &interface.name;
         found.push(
             Finding::new(
-                Likelihood::Possible,
+                facts.at_most(serving, Likelihood::Possible),
                 &place,
                 format!("rp_filter may drop what guests on {place} send from their addresses"),
             )
@@ -227,13 +274,8 @@ pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
                 rival.name
             ))
             .means("a first lease is given, and its renewal is dropped where the route leads elsewhere")
-            .remedy(format!("{}sysctl -w net.ipv4.conf.{name}.rp_filter=2", network.within())),
+            .remedy(network.command("sysctl -w net/ipv4/conf/{}/rp_filter=2", &[name])),
         );
     }
     found
-}
-
-fn overlap(one: Ipv4Addr, other: Ipv4Addr, len: u8) -> bool {
-    let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
-    one.to_bits() & mask == other.to_bits() & mask
 }

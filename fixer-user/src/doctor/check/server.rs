@@ -6,7 +6,9 @@ use crate::{
     doctor::{
         facts::Facts,
         finding::{Finding, Likelihood, Source},
-        processes::{Bound, Program, Server},
+        network::{Network, leads_out},
+        processes::{Bound, Program},
+        remedy::Remedy,
     },
     net::inspect::Interface,
 };
@@ -16,50 +18,57 @@ pub fn nobody(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (at, network) in facts.selected() {
         for interface in network.selected() {
-            if facts.servers_of(at, interface.ifindex).next().is_some() {
-                continue;
+            if facts.servers_of(at, interface.ifindex).next().is_none() {
+                found.push(unserved(facts, network, interface));
             }
-            let place = network.place(&interface.name);
-            let ports: Vec<_> = network.ports(interface.ifindex).collect();
-            let uplinks: Vec<_> = ports.iter().filter(|port| leads_out(port)).collect();
-            let elsewhere = elsewhere(facts);
-            let headline = format!("nobody on this host serves DHCP to {place}");
-            let finding = |likelihood| {
-                Finding::new(likelihood, &place, &*headline)
-                    .seen(format!("no socket listens at UDP port 67 for {place}{elsewhere}"))
-            };
-            let has_machines = ports.iter().any(|port| port.kind.as_deref() == Some("tun"));
-            found.push(if let Some(uplink) = uplinks.first() {
-                finding(Likelihood::Note)
-                    .means(format!("the server has to be beyond {}", uplink.name))
-                    .remedy(format!(
-                        "see whether it answers: fixer doctor -i {} --listen 30",
-                        interface.name
-                    ))
-            } else if facts.is_asked || has_machines {
-                let likelihood = match facts.misses(&[Source::Processes]) {
-                    true => Likelihood::Likely,
-                    false => Likelihood::Certain,
-                };
-                finding(likelihood)
-                    .means("requests of its guests end here, and no port leads to another host")
-                    .remedy(start(&interface.name))
-            } else {
-                finding(Likelihood::Note)
-                    .means("in order where containers are given their addresses without DHCP")
-            });
         }
     }
     found
 }
 
-/// Whether a port leads to other hosts.
-fn leads_out(port: &Interface) -> bool {
-    let kind = port.kind.as_deref();
-    matches!(
-        kind,
-        None | Some("vxlan" | "vlan" | "bond" | "geneve" | "gretap" | "team" | "ip6gretap")
-    )
+fn unserved(facts: &Facts, network: &Network, interface: &Interface) -> Finding {
+    let place = network.place(&interface.name);
+    let ports: Vec<_> = network.ports(interface.ifindex).collect();
+    let finding = |likelihood| {
+        let headline = format!("nobody on this host serves DHCP to {place}");
+        let elsewhere = elsewhere(facts);
+        Finding::new(likelihood, &place, headline)
+            .seen(format!("no socket listens at UDP port 67 for {place}{elsewhere}"))
+    };
+    let has_machines = ports.iter().any(|port| port.kind.as_deref() == Some("tun"));
+    if let Some(uplink) = ports.iter().find(|port| leads_out(port)) {
+        let listen = network.fixer("fixer doctor", &interface.name, " --listen 30");
+        return finding(Likelihood::Note)
+            .means(format!("the server has to be beyond {}", uplink.name))
+            .remedy(Remedy::from("see whether it answers: ").with(listen));
+    }
+    if !facts.is_asked && !has_machines {
+        return finding(Likelihood::Note)
+            .means("in order where containers are given their addresses without DHCP");
+    }
+    let start = start(network, &interface.name);
+    if let Some(port) = ports.iter().find(|port| may_lead_on(network, port)) {
+        return finding(Likelihood::Possible)
+            .means(format!(
+                "requests of its guests end here, unless a server is behind the other end of {}",
+                port.name
+            ))
+            .remedy(start);
+    }
+    finding(match facts.misses(&[Source::Processes]) {
+        true => Likelihood::Likely,
+        false => Likelihood::Certain,
+    })
+    .means("requests of its guests end here, and no port leads to another host")
+    .remedy(start)
+}
+
+/// Whether the other end of a veth pair may be on the way to a server: out of sight, or a port of
+/// another switch.
+fn may_lead_on(network: &Network, port: &Interface) -> bool {
+    let end = port.joined.filter(|_| port.joined_in.is_none());
+    let end = end.and_then(|end| network.interface(end));
+    port.kind.as_deref() == Some("veth") && end.is_none_or(|end| end.controller.is_some())
 }
 
 /// Who serves something else.
@@ -67,12 +76,19 @@ fn elsewhere(facts: &Facts) -> String {
     let mut others = BTreeSet::new();
     for server in &facts.census.servers {
         let name = server.process.as_ref().map_or("somebody", |program| &program.name);
+        let network = facts.networks.iter().find(|network| network.inode == server.netns);
+        let interface = |index: &u32| Some(network?.interface(*index)?.name.clone());
         let names = match &server.bound {
-            Bound::Named(names) => names.join(", "),
-            Bound::Gone => "an interface that is gone".to_owned(),
-            Bound::All => continue,
+            Bound::Device(name) => Some(name.clone()),
+            Bound::Packets(indexes) => {
+                let names: Option<Vec<_>> = indexes.iter().map(interface).collect();
+                names.map(|names| names.join(", "))
+            }
+            Bound::Told(told) => told.names(),
+            Bound::Gone => Some("an interface that is gone".to_owned()),
+            Bound::All => None,
         };
-        others.insert(format!("{name} serves {names}"));
+        others.extend(names.map(|names| format!("{name} serves {names}")));
     }
     if others.is_empty() {
         return String::new();
@@ -82,14 +98,13 @@ fn elsewhere(facts: &Facts) -> String {
 }
 
 /// How the server of a well-known bridge is started.
-fn start(bridge: &str) -> String {
+fn start(network: &Network, bridge: &str) -> Remedy {
     match bridge {
-        "virbr0" => "virsh net-start default".to_owned(),
-        "lxcbr0" => "systemctl start lxc-net".to_owned(),
-        "lxdbr0" => "systemctl restart snap.lxd.daemon".to_owned(),
-        bridge => format!(
-            "start the server that belongs to {bridge}, such as dnsmasq --interface={bridge}"
-        ),
+        "virbr0" => "virsh net-start default".into(),
+        "lxcbr0" => "systemctl start lxc-net".into(),
+        "lxdbr0" => "systemctl restart snap.lxd.daemon".into(),
+        bridge => Remedy::line("start the server that belongs to {}, such as ", &[bridge])
+            .with(network.command("dnsmasq --interface={}", &[bridge])),
     }
 }
 
@@ -98,7 +113,9 @@ pub fn many(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (at, network) in facts.selected() {
         for interface in network.selected() {
-            let servers: Vec<_> = facts.servers_of(at, interface.ifindex).collect();
+            // Of one that may serve anything, nothing tells that it answers here.
+            let servers = facts.servers_of(at, interface.ifindex);
+            let servers: Vec<_> = servers.filter(|serving| serving.is_sure).collect();
             if servers.len() < 2 {
                 continue;
             }
@@ -128,10 +145,13 @@ fn may_be_pair(programs: &[&Program]) -> bool {
 }
 
 /// Of several, the one that was there before the others is likely left over.
-fn end(programs: &[&Program]) -> String {
+fn end(programs: &[&Program]) -> Remedy {
     match programs.iter().min_by_key(|program| (program.started, program.pid)) {
-        Some(oldest) => format!("keep one; the oldest is {}: kill {}", oldest.label(), oldest.pid),
-        None => "keep one; as root, fixer doctor tells whose they are".to_owned(),
+        Some(oldest) => Remedy::line(
+            "keep one; the oldest is {} (pid {}): kill {}",
+            &[&oldest.name, &oldest.pid.to_string(), &oldest.pid.to_string()],
+        ),
+        None => "keep one; as root, fixer doctor tells whose they are".into(),
     }
 }
 
@@ -141,34 +161,34 @@ pub fn left_over(facts: &Facts) -> Vec<Finding> {
     let mut told = BTreeSet::new();
     for server in &facts.census.servers {
         let Some(process) = &server.process else { continue };
+        let network = facts.networks.iter().find(|network| network.inode == server.netns);
         // Elsewhere it disturbs nobody who is asked about.
         let likelihood = match facts.knows(server.netns) {
             true => Likelihood::Possible,
             false if facts.is_asked => continue,
             false => Likelihood::Note,
         };
-        let Some(gone) = lost(facts, server).filter(|_| told.insert(process.pid)) else { continue };
-        let headline = format!("{} is left over", process.label());
-        found.push(
-            Finding::new(likelihood, "", headline)
-                .seen(format!("it holds UDP port 67 for {gone}"))
-                .means("it may keep the port, the address and the lease file from today's server")
-                .remedy(format!("kill {}", process.pid)),
-        );
+        let finding = match &server.bound {
+            Bound::Gone => {
+                Finding::new(likelihood, "", format!("{} is left over", process.label()))
+                    .seen("it holds UDP port 67 for an interface that is gone")
+                    .means(
+                        "it may keep the port, the address and the lease file from today's server",
+                    )
+                    .remedy(Remedy::line("kill {}", &[&process.pid.to_string()]))
+            }
+            Bound::Told(told) if network.is_some_and(|it| told.lacks(&it.interfaces)) => {
+                let names = told.only.join(", ");
+                let headline = format!("{} waits for an interface", process.label());
+                Finding::new(Likelihood::Note, "", headline)
+                    .seen(format!("it was told to serve {names}, and there is no such interface"))
+                    .means("in order where the interface comes later, with its first guest")
+            }
+            _ => continue,
+        };
+        if told.insert(process.pid) {
+            found.push(finding);
+        }
     }
     found
-}
-
-/// The interface that a server is there for, if it is gone. Of namespaces that are not looked at, we
-/// know only what the kernel says of the socket.
-fn lost(facts: &Facts, server: &Server) -> Option<String> {
-    match &server.bound {
-        Bound::Gone => Some("an interface that is gone".to_owned()),
-        Bound::Named(names) => {
-            let network = facts.networks.iter().find(|network| network.inode == server.netns)?;
-            let is_there = |name: &String| network.named(name).is_some() || name.contains('*');
-            (!names.iter().any(is_there)).then(|| format!("{}, which is gone", names.join(", ")))
-        }
-        Bound::All => None,
-    }
 }

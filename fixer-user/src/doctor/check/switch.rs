@@ -3,6 +3,7 @@
 use crate::doctor::{
     facts::Facts,
     finding::{Finding, Likelihood},
+    remedy::Remedy,
 };
 
 /// What is wrong with Open vSwitch.
@@ -22,7 +23,10 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
             Finding::new(Likelihood::Likely, name, format!("Open vSwitch has no interface {name}"))
                 .seen(format!("ovs-vsctl list Interface {name}: {error}"))
                 .means("the guest, or the server, behind it is not on the switch")
-                .remedy(format!("ovs-vsctl del-port {name}, and start what makes {name} again")),
+                .remedy(Remedy::line(
+                    "ovs-vsctl del-port {}, and start what makes {} again",
+                    &[name, name],
+                )),
         );
     }
     let lost = switches.mappings.iter().filter(|to| !switches.bridges.contains(&to.bridge));
@@ -36,7 +40,10 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
                 .seen(format!("{}: {}:{}", mapping.source, mapping.network, mapping.bridge))
                 .seen(format!("bridges: {}", switches.bridges.join(", ")))
                 .means("guests of that network reach neither server nor gateway")
-                .remedy(format!("ovs-vsctl add-br {}, or correct the mapping", mapping.bridge)),
+                .remedy(Remedy::line(
+                    "ovs-vsctl add-br {}, or correct the mapping",
+                    &[&mapping.bridge],
+                )),
         );
     }
     found

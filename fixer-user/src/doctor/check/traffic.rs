@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use fixer_common::abi::Hook;
+
+use super::checksum::attach;
 use crate::doctor::{
     facts::Facts,
     finding::{Finding, Likelihood},
     heard::{Exchange, GRACE, Heard},
+    remedy::Remedy,
 };
 
 /// The place of a bridge that was listened at.
@@ -37,7 +41,7 @@ pub fn sums(facts: &Facts) -> Vec<Finding> {
             for sums in bad.iter().take(4) {
                 finding = finding.seen(format!(
                     "{}: {} of {} replies left partial",
-                    sums.interface, sums.partial, sums.replies
+                    sums.place, sums.partial, sums.replies
                 ));
             }
             found.push(mend(facts, at, finding));
@@ -47,7 +51,7 @@ pub fn sums(facts: &Facts) -> Vec<Finding> {
                 Finding::new(
                     Likelihood::Certain,
                     &place,
-                    format!("replies leave {} with wrong UDP checksums", sums.interface),
+                    format!("replies leave {} with wrong UDP checksums", sums.place),
                 )
                 .seen(format!(
                     "{} of {} replies: wrong, and not partial",
@@ -57,9 +61,12 @@ pub fn sums(facts: &Facts) -> Vec<Finding> {
                     "something finished the sum twice, or damages replies; guests that verify drop \
                      them",
                 )
-                .remedy(format!(
-                    "see which: fixer run -i {} --hook both --observe-only --all",
-                    sums.interface
+                .remedy(Remedy::from("see which: ").with(
+                    facts.networks[at.0].fixer(
+                        "fixer run",
+                        &sums.interface,
+                        " --hook both --observe-only --all",
+                    ),
                 )),
             );
         }
@@ -67,27 +74,17 @@ pub fn sums(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-/// What to do about partial sums depends on whether fixer is there already.
+/// What to do about partial sums depends on what of fixer's is where the replies come from.
 fn mend(facts: &Facts, at: (usize, u32), finding: Finding) -> Finding {
-    let finding = finding.means("guests that verify checksums drop them; others get their leases");
-    let origins: Vec<_> =
-        facts.servers_of(at.0, at.1).filter_map(|serving| facts.origin(serving)).collect();
-    let network = &facts.networks[at.0];
-    let bridge = network.interface(at.1).map_or("", |interface| &interface.name);
-    let (network, name) = match origins.first() {
-        Some((network, interface)) => (*network, interface.name.as_str()),
-        None => (network, bridge),
-    };
-    let fixers = network.fixers.as_ref().is_some_and(|fixers| !fixers.is_empty());
-    if fixers {
-        return finding
-            .seen("although fixer is attached")
-            .remedy(format!(
-                "without --observe-only, where replies come from: fixer detach --all{0}; fixer attach -i {name}{0}",
-                network.option()
-            ));
+    let mut finding =
+        finding.means("guests that verify checksums drop them; others get their leases");
+    let here = || Some((&facts.networks[at.0], facts.networks[at.0].interface(at.1)?));
+    let origin = facts.servers_of(at.0, at.1).find_map(|serving| facts.origin(serving));
+    let Some((network, interface)) = origin.or_else(here) else { return finding };
+    if let Some(fixer) = network.fixer_at(interface.ifindex, Hook::Egress) {
+        finding = finding.seen(format!("although {} is there: {}", fixer.label(), fixer.effect));
     }
-    finding.remedy(format!("fixer attach -i {name}{}", network.option()))
+    finding.remedy(attach(network, interface))
 }
 
 /// Clients that asked early enough, and that nobody answered.
@@ -136,7 +133,7 @@ pub fn answers(facts: &Facts) -> Vec<Finding> {
         let servers: Vec<_> =
             facts.servers_of(at.0, at.1).map(|serving| facts.label(serving)).collect();
         let mut finding = Finding::new(
-            Likelihood::Certain,
+            heard.at_most(at, Likelihood::Certain),
             &place,
             format!("clients on {place} ask, and nobody answers"),
         )

@@ -22,8 +22,15 @@ pub(super) fn read(listing: &str, is_legacy: bool, ruleset: &mut Ruleset) {
             let its = |chain: &&mut Chain| {
                 chain.is_legacy == is_legacy && chain.table == table && chain.name == name
             };
+            // Every chain is told before the first rule; another target is an extension.
+            let is_chain = |name: &str| {
+                ruleset.chains.iter().any(|chain| {
+                    (chain.is_legacy, &*chain.table, &*chain.name) == (is_legacy, &*table, name)
+                })
+            };
+            let rule = rule(rest, is_chain);
             if let Some(chain) = ruleset.chains.iter_mut().rev().find(its) {
-                chain.rules.push(rule(rest));
+                chain.rules.push(rule);
             }
         }
     }
@@ -41,10 +48,10 @@ fn hook(table: &str, chain: &str, drops: bool) -> Option<Hook> {
         "security" => 50,
         _ => 0,
     };
-    Some(Hook { name: chain.to_lowercase(), priority, drops, device: None })
+    Some(Hook { name: chain.to_lowercase(), priority, drops, devices: None })
 }
 
-fn rule(line: &str) -> Vec<Value> {
+fn rule(line: &str, is_chain: impl Fn(&str) -> bool) -> Vec<Value> {
     let mut statements = Vec::new();
     let mut words = line.split_whitespace();
     let mut is_negated = false;
@@ -70,7 +77,7 @@ fn rule(line: &str) -> Vec<Value> {
                     "DROP" => json!({"drop": null}),
                     "REJECT" => json!({"reject": null}),
                     "RETURN" => json!({"return": null}),
-                    _ if target.chars().any(char::is_lowercase) || !is_extension(target) => {
+                    _ if is_chain(target) => {
                         json!({(if word == "-g" { "goto" } else { "jump" }): {"target": target}})
                     }
                     _ => json!({"xt": {"type": "target", "name": target}}),
@@ -87,27 +94,6 @@ fn rule(line: &str) -> Vec<Value> {
         }
     }
     statements
-}
-
-/// Targets that come with iptables and decide nothing about DHCP.
-fn is_extension(target: &str) -> bool {
-    const EXTENSIONS: [&str; 14] = [
-        "CHECKSUM",
-        "LOG",
-        "NFLOG",
-        "MARK",
-        "CONNMARK",
-        "MASQUERADE",
-        "SNAT",
-        "DNAT",
-        "REDIRECT",
-        "CT",
-        "TCPMSS",
-        "CLASSIFY",
-        "DSCP",
-        "TRACE",
-    ];
-    EXTENSIONS.contains(&target)
 }
 
 fn skip_quoted<'a>(words: &mut impl Iterator<Item = &'a str>) {

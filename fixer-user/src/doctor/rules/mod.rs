@@ -1,8 +1,8 @@
 //! The firewall: its rules, and what becomes of a packet that walks through them.
 
+mod ask;
 mod legacy;
 mod nft;
-mod question;
 mod walk;
 mod words;
 
@@ -10,8 +10,7 @@ use std::io;
 
 use serde_json::Value;
 
-pub use question::Packet;
-pub use walk::{Stop, Verdict, Walk};
+pub use walk::{Packet, Stop, Verdict, Walk};
 
 use super::program;
 use crate::net::netns::NetNs;
@@ -22,6 +21,20 @@ pub struct Ruleset {
     chains: Vec<Chain>,
     /// The named sets: family, table and name, and what is in them.
     sets: Vec<([String; 3], Value)>,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Truth {
+    No,
+    Perhaps,
+    Yes,
+}
+
+impl From<bool> for Truth {
+    fn from(is_so: bool) -> Self {
+        if is_so { Self::Yes } else { Self::No }
+    }
 }
 
 /// A chain of rules.
@@ -44,10 +57,16 @@ struct Hook {
     name: String,
     priority: i64,
     drops: bool,
-    device: Option<String>,
+    /// The devices that it is at; `None`: it is at no device alone.
+    devices: Option<Vec<String>>,
 }
 
 impl Chain {
+    /// Whether it is at devices that were not told.
+    fn hides_devices(&self) -> bool {
+        self.family == "netdev" && self.hook.as_ref().is_some_and(|hook| hook.devices.is_none())
+    }
+
     /// Whether it is in one of the tables that the new iptables keeps in nftables.
     fn is_of_iptables(&self) -> bool {
         const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
@@ -64,6 +83,11 @@ impl Ruleset {
         if let Some(listing) = program::ask(netns, "nft", &["-j", "list", "ruleset"]) {
             nft::read(&listing?, &mut ruleset)?;
             is_known = true;
+            if ruleset.chains.iter().any(Chain::hides_devices)
+                && let Some(listing) = program::ask(netns, "nft", &["list", "chains", "netdev"])
+            {
+                nft::read_devices(&listing?, &mut ruleset);
+            }
             if ruleset.hides_matches()
                 && let Some(listing) = program::ask(netns, "iptables-nft-save", &[])
             {
@@ -86,6 +110,23 @@ impl Ruleset {
             }
         }
         Ok(is_known.then_some(ruleset))
+    }
+
+    /// A chain of the same table as another.
+    fn beside(&self, chain: &Chain, name: &str) -> Option<&Chain> {
+        let is_it = |other: &&Chain| {
+            (&other.family, &other.table, other.is_legacy)
+                == (&chain.family, &chain.table, chain.is_legacy)
+                && other.name == name
+        };
+        self.chains.iter().find(is_it)
+    }
+
+    /// What is in a named set, or map, of a chain's table.
+    fn elements(&self, chain: &Chain, name: &str) -> Option<&Value> {
+        let names = [chain.family.as_str(), chain.table.as_str(), name];
+        let found = self.sets.iter().find(|(key, _)| key.iter().eq(names.iter()));
+        found.map(|(_, elements)| elements)
     }
 
     /// Whether nft names matches of iptables without saying what they match.

@@ -1,4 +1,4 @@
-//! The rules as `nft -j list ruleset` tells them. What is not understood is passed over.
+//! The rules as `nft -j list ruleset` tells them. What is not understood is passed over here.
 
 use std::io;
 
@@ -78,10 +78,48 @@ fn chain(entry: ChainEntry) -> Chain {
         name,
         priority: entry.prio.unwrap_or_default(),
         drops: entry.policy.as_deref() == Some("drop"),
-        device: entry.dev.as_ref().and_then(Value::as_str).map(str::to_owned),
+        devices: devices(entry.dev.as_ref()),
     });
     let ChainEntry { family, table, name, .. } = entry;
     Chain { family, table, name, hook, ..Chain::default() }
+}
+
+/// One device is told by its name, several by a list of them.
+fn devices(told: Option<&Value>) -> Option<Vec<String>> {
+    let one = |name: &Value| name.as_str().map(str::to_owned);
+    Some(match told? {
+        Value::Array(many) => many.iter().filter_map(one).collect(),
+        name => one(name).into_iter().collect(),
+    })
+}
+
+/// Adds the devices of chains as `nft list chains netdev` tells them: the JSON of nft 1.0.6 does not.
+pub(super) fn read_devices(listing: &str, ruleset: &mut Ruleset) {
+    let (mut table, mut name) = ("", "");
+    for line in listing.lines().map(str::trim) {
+        match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["table", "netdev", of, "{"] => table = of,
+            ["chain", of, "{"] => name = of,
+            ["type", ..] => {
+                let its = ruleset.chains.iter_mut().filter(|chain| {
+                    (&*chain.family, &*chain.table, &*chain.name) == ("netdev", table, name)
+                });
+                for hook in its.filter_map(|chain| chain.hook.as_mut()) {
+                    hook.devices = devices_in(line);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// `type filter hook ingress device "br0" priority 0;`, or `devices = { br0, br1 }`.
+fn devices_in(line: &str) -> Option<Vec<String>> {
+    let list = match line.split_once(" devices = {") {
+        Some((_, list)) => list.split('}').next()?,
+        None => line.split_once(" device ")?.1.split_whitespace().next()?,
+    };
+    Some(list.split(',').map(|device| device.trim().trim_matches('"').to_owned()).collect())
 }
 
 fn add(ruleset: &mut Ruleset, rule: RuleEntry) {

@@ -1,15 +1,32 @@
 //! What becomes of a packet on its way through the rules.
 //!
-//! Where a packet may have been accepted on the way, by a rule of which it is not known whether it is
-//! about the packet, a drop is only a possible one.
+//! Where a packet may have been accepted on the way, or may have gone elsewhere, a drop is only a
+//! possible one.
+
+use std::net::Ipv4Addr;
 
 use serde_json::Value;
 
 use super::{
-    Chain, Ruleset,
-    question::{Packet, Question, Truth},
+    Chain, Ruleset, Truth,
+    ask::{Found, Question},
     words::describe,
 };
+
+/// A UDP datagram over IPv4, the first of its kind, as firewalls see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    /// Through which interface it came.
+    pub iif: Option<&'a str>,
+    /// Through which it leaves.
+    pub oif: Option<&'a str>,
+    /// The bridge that these are ports of.
+    pub bridge: Option<&'a str>,
+    /// Its addresses.
+    pub addresses: [Ipv4Addr; 2],
+    /// Its ports.
+    pub ports: [u16; 2],
+}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +65,14 @@ pub struct Stop {
     pub is_legacy: bool,
 }
 
-/// What a chain, or a rule, decides.
+/// Where a packet is behind a rule, or behind a chain.
 enum End {
     Accept,
     Drop(String),
-    /// Nothing: the packet goes on where it came from.
+    /// Back where the chain was jumped to from, or at the policy.
     Return,
+    /// At the next rule.
+    Next,
 }
 
 /// Chains may call each other in a circle only where the kernel would not have taken them.
@@ -62,35 +81,59 @@ const DEEPEST: usize = 32;
 /// The word for a chain that drops what no rule accepts.
 const POLICY: &str = "policy drop";
 
+/// Targets of iptables that decide nothing about a packet.
+const NEUTRAL: [&str; 16] = [
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CONNMARK",
+    "CT",
+    "DNAT",
+    "DSCP",
+    "LOG",
+    "MARK",
+    "MASQUERADE",
+    "NFLOG",
+    "REDIRECT",
+    "SET",
+    "SNAT",
+    "TCPMSS",
+    "TRACE",
+];
+
 struct Walker<'a> {
-    question: Question<'a>,
+    ruleset: &'a Ruleset,
+    packet: &'a Packet<'a>,
     path: Vec<String>,
-    /// Whether it may have been accepted before.
+    /// Whether it may have been accepted, or handed to a program, before.
     is_in_doubt: bool,
+    /// How many of the chains that it is in it may have left before.
+    left: usize,
     summed: bool,
 }
 
 pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Packet<'_>) -> Walk {
+    let is_here = |devices: &Vec<String>| devices.iter().any(|it| Some(&**it) == packet.iif);
     let mut bases: Vec<_> = ruleset
         .chains
         .iter()
         .filter(|chain| families.contains(&chain.family.as_str()))
         .filter_map(|chain| Some((chain, chain.hook.as_ref().filter(|at| at.name == hook)?)))
-        .filter(|(_, at)| at.device.as_deref().is_none_or(|device| Some(device) == packet.iif))
+        .filter(|(_, at)| at.devices.as_ref().is_none_or(is_here))
         .collect();
     bases.sort_by_key(|(_, at)| at.priority);
     let mut summed = false;
     let mut doubtful = None;
     for (chain, at) in bases {
         let path = vec![chain.name.clone()];
-        let question = Question { ruleset, packet };
-        let mut walker = Walker { question, path, is_in_doubt: false, summed: false };
+        let is_in_doubt = chain.hides_devices();
+        let mut walker = Walker { ruleset, packet, path, is_in_doubt, left: 0, summed: false };
         let end = walker.chain(chain);
         summed |= walker.summed;
         let rule = match end {
             End::Drop(rule) => rule,
             End::Return if at.drops => POLICY.to_owned(),
-            End::Accept | End::Return => continue,
+            End::Accept | End::Return | End::Next => continue,
         };
         let stop = Stop {
             family: chain.family.clone(),
@@ -99,7 +142,7 @@ pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Pa
             rule,
             is_legacy: chain.is_legacy,
         };
-        if !walker.is_in_doubt {
+        if !walker.is_in_doubt && walker.left == 0 {
             return Walk { verdict: Verdict::Drops, stop: Some(stop), summed };
         }
         doubtful.get_or_insert(stop);
@@ -109,97 +152,114 @@ pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Pa
 }
 
 impl Walker<'_> {
+    /// Where a packet is behind a chain: never at the next rule.
     fn chain(&mut self, chain: &Chain) -> End {
+        let mut may_have_left = false;
         for rule in &chain.rules {
-            match self.rule(chain, rule) {
-                End::Return => {}
-                end => return end,
-            }
-            if rule.iter().any(is_return) && self.question.truth(chain, rule) == Truth::Yes {
-                return End::Return;
+            let truth = self.question(chain).rule(rule);
+            let end = match truth {
+                Truth::No => End::Next,
+                truth => self.rule(chain, rule, truth),
+            };
+            match (end, truth) {
+                (End::Next, _) => {}
+                (End::Return, Truth::Yes) => break,
+                // Whatever drops it from here to the end of this chain drops it only perhaps.
+                (End::Return, _) => {
+                    self.left += usize::from(!may_have_left);
+                    may_have_left = true;
+                }
+                (End::Accept, Truth::Yes) => return End::Accept,
+                (End::Accept, _) => self.is_in_doubt = true,
+                (End::Drop(rule), Truth::Yes) => return End::Drop(rule),
+                // There are many rules about connections that exist, and a first packet is of none.
+                (End::Drop(_), _) => {}
             }
         }
+        self.left -= usize::from(may_have_left);
         End::Return
     }
 
-    /// What a rule decides. A drop that may not be meant for the packet is passed over: there are
-    /// many rules about connections that exist, and a first packet is of none.
-    fn rule(&mut self, chain: &Chain, rule: &[Value]) -> End {
-        let truth = self.question.truth(chain, rule);
-        if truth == Truth::No {
-            return End::Return;
-        }
+    fn question<'q>(&'q self, chain: &'q Chain) -> Question<'q> {
+        Question { ruleset: self.ruleset, packet: self.packet, chain }
+    }
+
+    /// Where a packet is behind a rule that is about it, or perhaps is.
+    fn rule(&mut self, chain: &Chain, rule: &[Value], truth: Truth) -> End {
         for statement in rule {
             let Some((kind, value)) = statement.as_object().and_then(|object| object.iter().next())
             else {
                 continue;
             };
-            if kind == "xt" && value["name"] == "CHECKSUM" {
-                self.summed = true;
-            }
             let (kind, value) = match kind.as_str() {
-                "vmap" => match self.question.lookup(chain, value) {
-                    Some(found) => found,
-                    None => continue,
+                "vmap" => match self.question(chain).lookup(value) {
+                    Found::Verdict(kind, value) => (kind, value),
+                    Found::Nothing => return End::Next,
+                    Found::Perhaps => {
+                        self.is_in_doubt = true;
+                        return End::Next;
+                    }
                 },
                 kind => (kind.to_owned(), value.clone()),
             };
             match self.decide(chain, &kind, &value, truth) {
-                Some(End::Drop(within)) if truth == Truth::Yes => {
-                    let rule = if within.is_empty() { describe(rule) } else { within };
-                    return End::Drop(rule);
-                }
-                Some(End::Accept) if truth == Truth::Yes => return End::Accept,
-                Some(End::Accept) => self.is_in_doubt = true,
-                Some(End::Drop(_) | End::Return) | None => {}
+                End::Drop(within) if within.is_empty() => return End::Drop(describe(rule)),
+                End::Next => {}
+                end => return end,
             }
         }
-        End::Return
+        End::Next
     }
 
-    /// What a statement decides, if it does.
-    fn decide(&mut self, chain: &Chain, kind: &str, value: &Value, truth: Truth) -> Option<End> {
+    /// Where a packet is behind a statement.
+    fn decide(&mut self, chain: &Chain, kind: &str, value: &Value, truth: Truth) -> End {
         match kind {
-            "accept" => Some(End::Accept),
-            "drop" | "reject" => Some(End::Drop(String::new())),
-            "xt" if value["name"] == "REJECT" => Some(End::Drop(String::new())),
-            "queue" => {
+            "accept" => End::Accept,
+            "drop" | "reject" => End::Drop(String::new()),
+            "return" => End::Return,
+            "jump" => match self.go(chain, value, truth) {
+                End::Return => End::Next,
+                end => end,
+            },
+            // Behind its end a packet is where it would be behind the end of this chain.
+            "goto" => self.go(chain, value, truth),
+            "queue" | "fwd" | "synproxy" | "tproxy" => {
                 self.is_in_doubt = true;
-                None
+                End::Next
             }
-            "jump" | "goto" => {
-                let target = value["target"].as_str()?;
-                let ruleset = self.question.ruleset;
-                let its = |other: &&Chain| {
-                    (&other.family, &other.table, other.is_legacy)
-                        == (&chain.family, &chain.table, chain.is_legacy)
-                        && other.name == target
-                };
-                let next = ruleset.chains.iter().find(its)?;
-                if self.path.len() > DEEPEST {
-                    return None;
-                }
-                self.path.push(target.to_owned());
-                let end = self.chain(next);
-                // The path of a drop that counts is kept.
-                if !(matches!(end, End::Drop(_)) && truth == Truth::Yes) {
-                    self.path.pop();
-                }
-                match end {
-                    // Back in the chain of the hook, its policy decides.
-                    End::Return if kind == "goto" && truth == Truth::Yes => {
-                        chain.hook.as_ref().map(|hook| {
-                            if hook.drops { End::Drop(POLICY.to_owned()) } else { End::Accept }
-                        })
-                    }
-                    end => Some(end),
-                }
-            }
-            _ => None,
+            "xt" if value["type"] == "target" => self.target(value["name"].as_str()),
+            _ => End::Next,
         }
     }
-}
 
-fn is_return(statement: &Value) -> bool {
-    statement.as_object().is_some_and(|object| object.contains_key("return"))
+    fn target(&mut self, name: Option<&str>) -> End {
+        match name {
+            Some("REJECT") => return End::Drop(String::new()),
+            Some("CHECKSUM") => self.summed = true,
+            Some(name) if NEUTRAL.contains(&name) => {}
+            // It may be one that hands the packet to a program, or keeps it.
+            _ => self.is_in_doubt = true,
+        }
+        End::Next
+    }
+
+    /// Where a packet is behind another chain.
+    fn go(&mut self, chain: &Chain, value: &Value, truth: Truth) -> End {
+        let ruleset = self.ruleset;
+        let target = value["target"].as_str().unwrap_or_default();
+        let next = ruleset.beside(chain, target).filter(|_| self.path.len() <= DEEPEST);
+        let Some(next) = next else {
+            self.is_in_doubt = true;
+            return End::Next;
+        };
+        let (depth, left) = (self.path.len(), self.left);
+        self.path.push(target.to_owned());
+        let end = self.chain(next);
+        // The way to a drop that counts is kept, with its doubts.
+        if !(matches!(end, End::Drop(_)) && truth == Truth::Yes) {
+            self.path.truncate(depth);
+            self.left = left;
+        }
+        end
+    }
 }

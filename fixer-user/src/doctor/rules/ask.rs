@@ -1,74 +1,88 @@
-//! What a rule asks about a packet.
-//!
-//! Not everything that it may ask is known here, so the answer is yes, no or perhaps.
+//! What a rule asks about a packet. Not everything is known here, so the answer is yes, no or perhaps.
 
 use std::{cmp::Ordering, net::Ipv4Addr};
 
 use serde_json::Value;
 
-use super::{Chain, Ruleset};
+use super::{Chain, Ruleset, Truth, walk::Packet};
 
-/// A UDP datagram over IPv4, the first of its kind, as firewalls see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
-    /// Through which interface it came.
-    pub iif: Option<&'a str>,
-    /// Through which it leaves.
-    pub oif: Option<&'a str>,
-    /// The bridge that these are ports of.
-    pub bridge: Option<&'a str>,
-    /// Its addresses.
-    pub addresses: [Ipv4Addr; 2],
-    /// Its ports.
-    pub ports: [u16; 2],
-}
+/// Statements that ask nothing: they count, change the packet, or say what becomes of it.
+const SILENT: [&str; 24] = [
+    "accept",
+    "comment",
+    "counter",
+    "ct expectation",
+    "ct helper",
+    "ct timeout",
+    "dnat",
+    "drop",
+    "dup",
+    "flow",
+    "fwd",
+    "goto",
+    "jump",
+    "last",
+    "log",
+    "mangle",
+    "masquerade",
+    "notrack",
+    "queue",
+    "redirect",
+    "reject",
+    "return",
+    "snat",
+    "vmap",
+];
 
-/// An answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Truth {
-    No,
-    Perhaps,
-    Yes,
-}
-
-impl From<bool> for Truth {
-    fn from(is_so: bool) -> Self {
-        if is_so { Self::Yes } else { Self::No }
-    }
-}
-
-/// A packet, and the rules' sets that it may be among.
+/// A packet, and the chain whose rules ask.
 pub(super) struct Question<'a> {
     pub(super) ruleset: &'a Ruleset,
     pub(super) packet: &'a Packet<'a>,
+    pub(super) chain: &'a Chain,
+}
+
+/// What a verdict map says.
+pub(super) enum Found {
+    /// This verdict.
+    Verdict(String, Value),
+    /// Nothing: the packet is not in it.
+    Nothing,
+    /// It may be in it.
+    Perhaps,
+}
+
+/// What is known of a packet.
+enum Known {
+    /// This; of several things that are asked for together a list, with null for what is not known.
+    Is(Value),
+    Answer(Truth),
 }
 
 impl Question<'_> {
     /// Whether a rule is about the packet.
-    pub(super) fn truth(&self, chain: &Chain, rule: &[Value]) -> Truth {
-        rule.iter().map(|statement| self.asks(chain, statement)).min().unwrap_or(Truth::Yes)
+    pub(super) fn rule(&self, rule: &[Value]) -> Truth {
+        rule.iter().map(|statement| self.statement(statement)).min().unwrap_or(Truth::Yes)
     }
 
-    /// Whether the packet is what a statement asks for.
-    fn asks(&self, chain: &Chain, statement: &Value) -> Truth {
+    fn statement(&self, statement: &Value) -> Truth {
         let Some((kind, value)) = statement.as_object().and_then(|object| object.iter().next())
         else {
             return Truth::Yes;
         };
         match kind.as_str() {
-            "match" => self.compare(chain, value),
-            "limit" | "quota" => Truth::Perhaps,
-            // Targets decide nothing here, and matches of iptables are not told.
-            "xt" if value["type"] != "target" => Truth::Perhaps,
-            _ => Truth::Yes,
+            "match" => self.compare(value),
+            "xt" if value["type"] == "target" => Truth::Yes,
+            kind if SILENT.contains(&kind) => Truth::Yes,
+            // A limit, a quota, a match of iptables, or something newer.
+            _ => Truth::Perhaps,
         }
     }
 
-    fn compare(&self, chain: &Chain, value: &Value) -> Truth {
+    fn compare(&self, value: &Value) -> Truth {
         let answer = match self.known(&value["left"]) {
             None => Truth::Perhaps,
             Some(Known::Answer(answer)) => answer,
-            Some(Known::Is(known)) => self.holds(chain, &known, &value["right"]),
+            Some(Known::Is(known)) => self.holds(&known, &value["right"]),
         };
         match (value["op"].as_str(), answer) {
             (Some("!="), Truth::Yes) => Truth::No,
@@ -83,6 +97,13 @@ impl Question<'_> {
         let text = |text: &str| Known::Is(text.into());
         let Packet { iif, oif, bridge, addresses: [from, to], ports: [source, target] } =
             self.packet;
+        if let Some(parts) = left["concat"].as_array() {
+            let known = |part: &Value| match self.known(part) {
+                Some(Known::Is(known)) => known,
+                Some(Known::Answer(_)) | None => Value::Null,
+            };
+            return Some(Known::Is(parts.iter().map(known).collect()));
+        }
         let name = |name: &Option<&str>| text(name.unwrap_or_default());
         if let Some(key) = left["meta"]["key"].as_str() {
             return Some(match key {
@@ -120,23 +141,21 @@ impl Question<'_> {
     }
 
     /// Whether something known is among what a rule names.
-    fn holds(&self, chain: &Chain, known: &Value, right: &Value) -> Truth {
+    fn holds(&self, known: &Value, right: &Value) -> Truth {
         match right {
-            Value::Array(many) => self.any(chain, known, many),
+            Value::Array(many) => self.any(known, many),
             Value::Object(object) => match object.iter().next() {
-                Some((kind, Value::Array(many))) if kind == "set" => self.any(chain, known, many),
+                Some((kind, Value::Array(many))) if kind == "set" => self.any(known, many),
                 Some((kind, Value::Array(ends))) if kind == "range" => in_range(known, ends),
                 Some((kind, prefix)) if kind == "prefix" => in_prefix(known, prefix),
-                Some((kind, element)) if kind == "elem" => {
-                    self.holds(chain, known, &element["val"])
-                }
+                Some((kind, element)) if kind == "elem" => self.holds(known, &element["val"]),
+                Some((kind, Value::Array(parts))) if kind == "concat" => self.every(known, parts),
                 _ => Truth::Perhaps,
             },
             Value::String(set) if set.starts_with('@') => {
-                let names = [chain.family.as_str(), chain.table.as_str(), &set[1..]];
-                let found = self.ruleset.sets.iter().find(|(key, _)| key.iter().eq(names.iter()));
-                found.map_or(Truth::Perhaps, |(_, elements)| match elements {
-                    Value::Array(many) => self.any(chain, known, many),
+                let found = self.ruleset.elements(self.chain, &set[1..]);
+                found.map_or(Truth::Perhaps, |elements| match elements {
+                    Value::Array(many) => self.any(known, many),
                     _ => Truth::No,
                 })
             }
@@ -144,34 +163,45 @@ impl Question<'_> {
         }
     }
 
-    fn any(&self, chain: &Chain, known: &Value, many: &[Value]) -> Truth {
-        many.iter().map(|one| self.holds(chain, known, one)).max().unwrap_or(Truth::No)
+    fn any(&self, known: &Value, many: &[Value]) -> Truth {
+        many.iter().map(|one| self.holds(known, one)).max().unwrap_or(Truth::No)
+    }
+
+    /// Things that are asked for together are each what they have to be.
+    fn every(&self, known: &Value, parts: &[Value]) -> Truth {
+        let Some(known) = known.as_array().filter(|known| known.len() == parts.len()) else {
+            return Truth::Perhaps;
+        };
+        let pairs = known.iter().zip(parts);
+        pairs.map(|(known, part)| self.holds(known, part)).min().unwrap_or(Truth::Perhaps)
     }
 
     /// What a verdict map says about the packet.
-    pub(super) fn lookup(&self, chain: &Chain, vmap: &Value) -> Option<(String, Value)> {
-        let Some(Known::Is(known)) = self.known(&vmap["key"]) else { return None };
+    pub(super) fn lookup(&self, vmap: &Value) -> Found {
         let data = &vmap["data"];
         let elements = match data.as_str().and_then(|name| name.strip_prefix('@')) {
-            Some(name) => {
-                let names = [chain.family.as_str(), chain.table.as_str(), name];
-                &self.ruleset.sets.iter().find(|(key, _)| key.iter().eq(names.iter()))?.1
-            }
-            None => &data["set"],
+            Some(name) => self.ruleset.elements(self.chain, name),
+            None => Some(&data["set"]),
         };
-        let pairs =
-            elements.as_array()?.iter().filter_map(|pair| Some((pair.get(0)?, pair.get(1)?)));
-        let (_, verdict) =
-            pairs.into_iter().find(|(key, _)| self.holds(chain, &known, key) == Truth::Yes)?;
-        let (kind, value) = verdict.as_object()?.iter().next()?;
-        Some((kind.clone(), value.clone()))
+        let known = match self.known(&vmap["key"]) {
+            Some(Known::Is(known)) => known,
+            Some(Known::Answer(Truth::No)) => return Found::Nothing,
+            _ => return Found::Perhaps,
+        };
+        let Some(elements) = elements else { return Found::Perhaps };
+        let mut found = Found::Nothing;
+        for pair in elements.as_array().into_iter().flatten() {
+            let verdict = pair[1].as_object().and_then(|verdict| verdict.iter().next());
+            found = match (self.holds(&known, &pair[0]), verdict) {
+                (Truth::No, _) => continue,
+                (Truth::Yes, Some((kind, value))) => {
+                    return Found::Verdict(kind.clone(), value.clone());
+                }
+                (Truth::Yes | Truth::Perhaps, _) => Found::Perhaps,
+            };
+        }
+        found
     }
-}
-
-/// What is known of a packet.
-enum Known {
-    Is(Value),
-    Answer(Truth),
 }
 
 fn is(known: &Value, right: &Value) -> Truth {

@@ -1,0 +1,232 @@
+//! Which interfaces dnsmasq serves, as its arguments and its files tell it. It often listens at all of
+//! them and passes over what came in elsewhere.
+
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use super::processes::Program;
+use crate::net::inspect::Interface;
+
+/// Its own file, read unless it is told another.
+const OWN: &str = "/etc/dnsmasq.conf";
+
+/// How deep files may name each other.
+const DEEPEST: usize = 8;
+
+/// The short names of the options that matter.
+const SHORT: [(char, &str); 7] = [
+    ('i', "interface"),
+    ('I', "except-interface"),
+    ('2', "no-dhcp-interface"),
+    ('a', "listen-address"),
+    ('F', "dhcp-range"),
+    ('C', "conf-file"),
+    ('7', "conf-dir"),
+];
+
+/// What it was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// The interfaces that it serves; a star at the end stands for the rest of a name.
+    pub only: Vec<String>,
+    /// The addresses that it listens at.
+    addresses: Vec<Ipv4Addr>,
+    /// The interfaces that it does not serve.
+    except: Vec<String>,
+    /// An address of each network that it has addresses of to give.
+    ranges: Vec<Ipv4Addr>,
+}
+
+impl Told {
+    /// What a process was told; `None`: it is no dnsmasq.
+    pub fn of(program: &Program) -> Option<Self> {
+        let first = program.arguments.first().map(Path::new);
+        let name = first.and_then(Path::file_name).and_then(|name| name.to_str());
+        if program.name != "dnsmasq" && name != Some("dnsmasq") {
+            return None;
+        }
+        // As the process sees its files: it may live in a container.
+        let root = PathBuf::from(format!("/proc/{}/root", program.pid));
+        Some(Self::from(&root, program.arguments.get(1..).unwrap_or_default()))
+    }
+
+    fn from(root: &Path, arguments: &[String]) -> Self {
+        let (mut told, options) = (Self::default(), options(arguments));
+        if options.iter().all(|(name, _)| name != "conf-file") {
+            told.read(root, OWN, 0);
+        }
+        options.iter().for_each(|(name, value)| told.hear(root, name, value, 0));
+        told
+    }
+
+    fn hear(&mut self, root: &Path, name: &str, value: &str, depth: usize) {
+        let words = || value.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let names = || words().map(str::to_owned);
+        let addresses = || words().filter_map(|word| word.parse::<Ipv4Addr>().ok());
+        match name {
+            "interface" => self.only.extend(names().filter(|name| name != "lo")),
+            "except-interface" | "no-dhcp-interface" => self.except.extend(names()),
+            "listen-address" => self.addresses.extend(addresses()),
+            "dhcp-range" => self.ranges.extend(addresses().next()),
+            "conf-file" => self.read(root, value, depth),
+            "conf-dir" => self.read_all(root, value, depth),
+            _ => {}
+        }
+    }
+
+    fn read(&mut self, root: &Path, file: &str, depth: usize) {
+        let path = root.join(file.trim_start_matches('/'));
+        let text = fs::read_to_string(path).unwrap_or_default();
+        for (name, value) in text.lines().filter_map(|line| uncommented(line).split_once('=')) {
+            if depth < DEEPEST {
+                self.hear(root, name.trim(), value.trim(), depth + 1);
+            }
+        }
+    }
+
+    /// A directory, and which of its files: `DIRECTORY,.bak,*.conf`.
+    fn read_all(&mut self, root: &Path, given: &str, depth: usize) {
+        let mut words = given.split(',').map(str::trim);
+        let directory = words.next().unwrap_or_default().trim_start_matches('/');
+        let (only, never): (Vec<_>, Vec<_>) = words.partition(|word| word.starts_with('*'));
+        let is_meant = |name: &&String| {
+            let is_only = only.is_empty() || only.iter().any(|end| name.ends_with(&end[1..]));
+            let is_never = never.iter().any(|end| name.ends_with(end));
+            let is_passed_over = name.starts_with(['.', '#']) || name.ends_with(['~', '#']);
+            is_only && !is_never && !is_passed_over
+        };
+        let entries = fs::read_dir(root.join(directory)).into_iter().flatten().flatten();
+        let names: Vec<_> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        for name in names.iter().filter(is_meant) {
+            self.read(root, &format!("{directory}/{name}"), depth);
+        }
+    }
+
+    /// Whether it serves an interface. `None`: that cannot be told from this.
+    pub fn serves(&self, interface: &Interface) -> Option<bool> {
+        let is_named = |names: &[String]| names.iter().any(|name| is_match(name, &interface.name));
+        let has = |at: &Ipv4Addr| interface.addresses.iter().any(|(own, _)| own == at);
+        if is_named(&self.except) {
+            return Some(false);
+        }
+        if !self.only.is_empty() || !self.addresses.is_empty() {
+            return Some(is_named(&self.only) || self.addresses.iter().any(has));
+        }
+        if self.ranges.is_empty() {
+            return None;
+        }
+        // Told no interface, it serves those in whose network it has addresses to give.
+        Some(self.ranges.iter().any(|range| interface.networks_hold(*range)))
+    }
+
+    /// The interfaces that it serves, in words, if it was told any.
+    pub fn names(&self) -> Option<String> {
+        (!self.only.is_empty()).then(|| self.only.join(", "))
+    }
+
+    /// Whether it serves named interfaces only, and none of these is in this list.
+    pub fn lacks(&self, interfaces: &[Interface]) -> bool {
+        let is_there =
+            |name: &String| interfaces.iter().any(|interface| is_match(name, &interface.name));
+        let is_star = |name: &String| name.ends_with('*');
+        !self.only.is_empty()
+            && self.addresses.is_empty()
+            && !self.only.iter().any(|name| is_star(name) || is_there(name))
+    }
+}
+
+fn is_match(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => name == pattern,
+    }
+}
+
+/// A line of a file without what is behind a `#` at its start or after a space.
+fn uncommented(line: &str) -> &str {
+    let mut is_after_space = true;
+    for (at, letter) in line.char_indices() {
+        if letter == '#' && is_after_space {
+            return &line[..at];
+        }
+        is_after_space = letter.is_whitespace();
+    }
+    line
+}
+
+/// The options that matter among arguments, by their long names.
+fn options(arguments: &[String]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut words = arguments.iter().peekable();
+    while let Some(word) = words.next() {
+        let (name, value) = if let Some(long) = word.strip_prefix("--") {
+            match long.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (long, None),
+            }
+        } else {
+            let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
+            let short = letters.next();
+            let Some((_, name)) = SHORT.iter().find(|(letter, _)| Some(*letter) == short) else {
+                continue;
+            };
+            (*name, Some(letters.as_str()).filter(|value| !value.is_empty()))
+        };
+        if SHORT.iter().any(|(_, known)| *known == name) {
+            // Newer versions take a file's long name without a value for no file at all.
+            let is_value = |word: &&String| name != "conf-file" || !word.starts_with('-');
+            let value = value.or_else(|| words.next_if(|word| is_value(word)).map(String::as_str));
+            found.push((name.to_owned(), value.unwrap_or_default().to_owned()));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(line: &str) -> Told {
+        let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        Told::from(Path::new("/nowhere"), &words)
+    }
+
+    #[test]
+    fn arguments_name_interfaces_in_many_ways() {
+        let only = |line: &str| told(line).only;
+        assert_eq!(only("--interface=br0 -i br1 --interface br2"), ["br0", "br1", "br2"]);
+        assert_eq!(only("-ibr0 --interface=br1,br2,lo -k"), ["br0", "br1", "br2"]);
+        assert!(only("--interface=lo --conf-file=/nowhere --port 0").is_empty());
+        assert!(only("-C -i").is_empty());
+        assert_eq!(only("--conf-file --interface=br0"), ["br0"]);
+    }
+
+    #[test]
+    fn what_is_not_said_is_not_known() {
+        let at = |name: &str, address: [u8; 4]| Interface {
+            name: name.to_owned(),
+            addresses: vec![(address.into(), 24)],
+            ..Interface::default()
+        };
+        let (br0, br1) = (at("br0", [10, 0, 3, 1]), at("br1", [10, 0, 4, 1]));
+        let serves = |line: &str| [&br0, &br1].map(|bridge| told(line).serves(bridge));
+        assert_eq!(serves(""), [None, None]);
+        assert_eq!(serves("-i br*"), [Some(true), Some(true)]);
+        assert_eq!(serves("-i br0"), [Some(true), Some(false)]);
+        assert_eq!(serves("-a 127.0.0.1,10.0.4.1"), [Some(false), Some(true)]);
+        assert_eq!(serves("-I br1"), [None, Some(false)]);
+        assert_eq!(serves("-F set:a,10.0.3.9,10.0.3.20,1h"), [Some(true), Some(false)]);
+        assert_eq!(serves("-F ::1,ra-only"), [None, None]);
+    }
+
+    #[test]
+    fn a_comment_stands_at_the_start_or_after_a_space() {
+        assert_eq!(uncommented("interface=br0 # two"), "interface=br0 ");
+        assert_eq!(uncommented("#interface=br0"), "");
+        assert_eq!(uncommented("interface=br0#1"), "interface=br0#1");
+    }
+}
