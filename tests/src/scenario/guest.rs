@@ -53,11 +53,16 @@ impl Guest {
 
     /// Asks for a lease for as long as it takes to see that there is none.
     pub fn ask_in_vain(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, INTERFACE, self.mac, SHORT)?)
+        self.ask_for(SHORT)
     }
 
     /// Asks for a lease, and waits until it comes.
     pub fn ask(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, INTERFACE, self.mac, LONG)?)
+        self.ask_for(LONG)
+    }
+
+    /// Asks for a lease for so long, if it does not come before.
+    pub fn ask_for(&self, patience: Duration) -> Result<Outcome> {
+        Ok(strict::ask(&self.netns, INTERFACE, self.mac, patience)?)
     }
 }

@@ -7,6 +7,7 @@
 pub mod cgroup;
 pub mod guest;
 pub mod host;
+pub mod libvirt;
 pub mod lxc;
 pub mod qdhcp;
 pub mod story;
@@ -31,7 +32,7 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[lxc::SCENARIO, qdhcp::SCENARIO];
+pub const SCENARIOS: &[Scenario] = &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
