@@ -8,6 +8,7 @@ mod bench;
 mod cases;
 mod demo;
 mod ebpf;
+mod emulated;
 mod fuzz;
 mod leases;
 mod lint;

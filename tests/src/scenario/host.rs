@@ -216,7 +216,7 @@ impl Drop for Host {
 }
 
 /// Waits until this holds.
-pub fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !holds()? {
         ensure!(Instant::now() < deadline, "in vain was waited until {what}");

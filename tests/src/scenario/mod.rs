@@ -11,6 +11,7 @@ pub mod libvirt;
 pub mod lxc;
 pub mod qdhcp;
 pub mod story;
+pub mod vhost_net;
 
 use std::path::Path;
 
@@ -33,6 +34,9 @@ pub struct Scenario {
 
 /// Every scenario, in the order of the systems in README.md.
 pub const SCENARIOS: &[Scenario] = &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO];
+
+/// Those that need another kernel than this machine's: `cargo xtask scenario` boots one for them.
+pub const EMULATED: &[Scenario] = &[vhost_net::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
