@@ -100,8 +100,6 @@ fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<String> {
 
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.
 fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
-    // It is laid over the machine's own files, also where nothing lacks.
-    sh.create_dir(format!("{DIRECTORY}/root"))?;
     unpacked::fetch(sh, DIRECTORY, "parts of these systems", || {
         let lacking = scenario(sh).args(names).arg("--lacking").quiet().read()?;
         Ok(lacking.lines().map(str::to_owned).collect())

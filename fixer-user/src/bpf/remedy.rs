@@ -3,7 +3,7 @@
 use std::{error::Error, io};
 
 use aya::{
-    programs::ProgramType,
+    programs::{ProgramError, ProgramType, TcError},
     sys::{BpfHelper, is_helper_supported, is_program_supported},
 };
 use caps::{CapSet, Capability};
@@ -104,12 +104,31 @@ fn missing_feature() -> Option<String> {
 pub fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(errno) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+        let of_system = os_error(error);
+        if let Some(errno) = of_system.and_then(io::Error::raw_os_error) {
             return Some(errno);
         }
-        next = error.source();
+        next = match of_system.and_then(io::Error::get_ref) {
+            // It is not the source of what it is wrapped into, but that itself.
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
     }
     None
+}
+
+/// The system's error that this one is. Some errors of the loader stand for it, and are not its effect.
+fn os_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let program = error.downcast_ref::<ProgramError>();
+    let tc = match program {
+        Some(ProgramError::IOError(error)) => return Some(error),
+        Some(ProgramError::TcError(error)) => Some(error),
+        _ => error.downcast_ref::<TcError>(),
+    };
+    match tc {
+        Some(TcError::IoError(error)) => Some(error),
+        _ => error.downcast_ref::<io::Error>(),
+    }
 }
 
 /// An error and its sources on one line. Of a text of several lines, the last that says something.
@@ -163,5 +182,10 @@ mod tests {
         let error = Outer(io::Error::from_raw_os_error(libc::EPERM));
         assert_eq!(errno(&error), Some(libc::EPERM));
         assert_eq!(errno(&Outer(io::Error::other("plain"))), None);
+        let gone = || io::Error::from_raw_os_error(libc::ENODEV);
+        let of_tc = || ProgramError::from(TcError::from(gone()));
+        for error in [of_tc(), gone().into(), io::Error::other(of_tc()).into()] {
+            assert_eq!(errno(&error), Some(libc::ENODEV), "{error:?}");
+        }
     }
 }

@@ -231,7 +231,11 @@ fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<Vec<ProgramInfo>> {
     const TRIES: usize = 16;
     let mut outcome = Ok(Vec::new());
     for _ in 0..TRIES {
-        let Ok(interface) = if_indextoname(ifindex) else { return Ok(Vec::new()) };
+        // An index that is nobody's any more gives no name, and no error.
+        let interface = if_indextoname(ifindex).unwrap_or_default();
+        if interface.is_empty() {
+            return Ok(Vec::new());
+        }
         let interface = interface.to_string_lossy().into_owned();
         match SchedClassifier::query_tcx(&interface, attach_type(hook)) {
             Ok((_, programs)) if if_nametoindex(&*interface) == Ok(ifindex) => return Ok(programs),

@@ -85,12 +85,19 @@ fn remove(cgroup: &Path) -> io::Result<()> {
 
 /// Fails if a host of this process has left its cgroup behind: then a process of it still runs.
 pub fn none_is_left() -> Result<()> {
+    let left = own()?;
+    ensure!(left.is_empty(), "the host has left {left:?} behind");
+    Ok(())
+}
+
+/// The cgroups of this process's hosts.
+pub fn own() -> Result<Vec<PathBuf>> {
+    let mut own = Vec::new();
     for entry in fs::read_dir(uppermost()?)? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
-        let is_own = name.to_string_lossy().starts_with(&own_prefix());
-        ensure!(!is_own, "the host has left {} behind", path.display());
+        own.extend(name.to_string_lossy().starts_with(&own_prefix()).then_some(path));
     }
-    Ok(())
+    Ok(own)
 }
 
 fn own_prefix() -> String {

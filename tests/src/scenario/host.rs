@@ -18,7 +18,11 @@ use anyhow::{Context as _, Result, ensure};
 use fixer_user::{lab::link, net::netns::NetNs};
 use nix::{
     sched::{CloneFlags, setns, unshare},
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        signal::{Signal, kill},
+    },
+    unistd::Pid,
 };
 
 use super::cgroup::Cgroup;
@@ -83,6 +87,8 @@ mkdir /etc/systemd/system
 : > /etc/fstab
 mount -t tmpfs tmpfs /run
 mkdir /run/lock /run/netns
+# What is mounted here is seen by services, whose mounts are their own: a container has to see to that.
+mount --make-rshared /
 echo ready
 export container=fixer
 exec /lib/systemd/systemd --unit=basic.target --show-status=no --log-target=null
@@ -179,6 +185,16 @@ impl Host {
         Running::start(&self.netns, self.command(program, arguments)?)
     }
 
+    /// Asks a program of the host's to end, and waits until it has.
+    pub fn stop(&self, running: Running) -> Result<Ended> {
+        // What runs there was started by what runs here.
+        let starter = running.pid();
+        let children = fs::read_to_string(format!("/proc/{starter}/task/{starter}/children"))?;
+        let program = children.trim().parse().context("it has ended already")?;
+        kill(Pid::from_raw(program), Signal::SIGTERM)?;
+        running.end()
+    }
+
     /// Runs a program in the host to its end.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<Ended> {
         self.spawn(program, arguments)?.end()
@@ -224,12 +240,11 @@ pub fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> 
     Ok(())
 }
 
-/// Where the packages of all scenarios are.
+/// Where the packages of all scenarios are. It is laid over the machine's files also where there are none.
 pub fn unpacked() -> Result<PathBuf> {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .context("the repository is not known; start this with cargo")?;
     let directory = Path::new(&here).join("..").join(UNPACKED);
-    directory.canonicalize().with_context(|| {
-        format!("there is no {}: `cargo xtask scenario` makes it", directory.display())
-    })
+    let made = fs::create_dir_all(&directory).and_then(|()| directory.canonicalize());
+    made.with_context(|| format!("cannot make {}", directory.display()))
 }

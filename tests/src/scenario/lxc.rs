@@ -53,7 +53,7 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
     let (guest, address) = container(&host)?;
 
     let fault = story::fault(&guest.ask_in_vain()?)?;
-    let found = story::finding(host.run("fixer", &["doctor", "-i", BRIDGE])?)?;
+    let found = story::finding(host.run("fixer", &["doctor", "-i", BRIDGE])?, "unfinished")?;
     let mut fixer = vec![format!("doctor: {found}")];
     install(&host)?;
     let client = story::cure(&guest.ask()?)?;

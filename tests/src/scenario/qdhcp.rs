@@ -3,7 +3,11 @@
 //! The namespace `qdhcp-NETWORK` has one end of a veth pair, and the virtual switch of the network node
 //! has the other. A reply crosses that pair without a sum.
 
-use anyhow::Result;
+mod left_over;
+mod openvswitch;
+mod service;
+
+use anyhow::{Result, ensure};
 
 use super::{
     Scenario,
@@ -25,39 +29,68 @@ const TAP: &str = "tap3fa85f64-57";
 /// The bridge of the network.
 const BRIDGE: &str = "brq7c6d6e1e-0";
 
+/// The guest's port.
+const PORT: &str = "tap-vm0";
+
+/// fixer where dnsmasq is.
+const INSIDE: &[&str] = &["run", "--netns", NAMESPACE, "-i", "ns-*"];
+
+/// fixer where the switch is.
+const AT_THE_PORT: &[&str] = &["run", "-i", "tap*", "--hook", "ingress"];
+
 /// What is played.
 pub const SCENARIO: Scenario = Scenario {
     name: "qdhcp",
     title: "OpenStack's qdhcp namespace, behind the network node's switch",
-    packages: &[("dnsmasq-base", "/usr/sbin/dnsmasq"), ("iproute2", "/usr/bin/ip")],
-    play: behind_a_bridge,
+    packages: &[
+        ("dnsmasq-base", "/usr/sbin/dnsmasq"),
+        ("iproute2", "/usr/bin/ip"),
+        ("systemd", "/usr/lib/systemd/systemd"),
+        ("openvswitch-switch", openvswitch::VSWITCHD),
+    ],
+    play,
 };
 
+fn play(acts: &mut Vec<Act>) -> Result<()> {
+    acts.push(behind_a_bridge(INSIDE, "behind a Linux bridge, fixer in the namespace")?);
+    acts.push(behind_a_bridge(AT_THE_PORT, "behind a Linux bridge, fixer at the bridge's port")?);
+    acts.push(service::act()?);
+    acts.push(openvswitch::behind_a_pair()?);
+    acts.push(openvswitch::internal()?);
+    acts.push(left_over::act()?);
+    Ok(())
+}
+
 /// As neutron's linuxbridge agent makes it.
-fn behind_a_bridge(acts: &mut Vec<Act>) -> Result<()> {
+fn behind_a_bridge(arguments: &[&str], setting: &str) -> Result<Act> {
+    let host = bridged()?;
+    let _dnsmasq = dnsmasq(&host, INTERFACE, "192.168.7.10,192.168.7.90")?;
+    let guest = Guest::behind(&host.netns, BRIDGE, PORT, 1)?;
+    let fault = story::fault(&guest.ask_in_vain()?)?;
+    let found = host.run("fixer", &["doctor", "--netns", NAMESPACE, "-i", "ns-*"])?;
+    let found = story::finding(found, "unfinished")?;
+    let fixer = attached(&host, arguments)?;
+    let client = story::cure(&guest.ask()?)?;
+    let told = [vec![format!("doctor: {found}")], told(&host, fixer, arguments)?];
+    Ok(Act { setting: setting.to_owned(), fault, fixer: told.concat(), client })
+}
+
+/// A network node with the bridge of a network, and the network's namespace on it.
+fn bridged() -> Result<Host> {
     let host = Host::start("network node")?;
+    network(&host)?;
+    bridge(&host)?;
+    Ok(host)
+}
+
+/// The bridge of the network, with the other end of its pair.
+fn bridge(host: &Host) -> Result<()> {
     host.sh(&format!(
         "ip link add {BRIDGE} type bridge\n\
-         ip link set {BRIDGE} up"
-    ))?;
-    network(&host)?;
-    host.sh(&format!("ip link set {TAP} master {BRIDGE} up"))?;
-    let _dnsmasq = dnsmasq(&host)?;
-    let guest = Guest::behind(&host.netns, BRIDGE, "tap-vm0", 1)?;
-
-    let fault = story::fault(&guest.ask_in_vain()?)?;
-    let arguments = ["run", "--netns", NAMESPACE, "-i", "ns-*"];
-    let mut fixer = host.spawn("fixer", &arguments)?;
-    let attached = fixer.stderr.wait("attached to")?;
-    let client = story::cure(&guest.ask()?)?;
-    let fixed = fixer.stdout.wait("fixed")?;
-    acts.push(Act {
-        setting: "behind a Linux bridge".to_owned(),
-        fault,
-        fixer: vec![format!("fixer {}", arguments.join(" ")), attached, fixed],
-        client,
-    });
-    Ok(())
+         ip link set {BRIDGE} up\n\
+         ip link set {TAP} master {BRIDGE} up"
+    ))
+    .map(drop)
 }
 
 /// The namespace of the network, with one end of its pair.
@@ -72,8 +105,9 @@ fn network(host: &Host) -> Result<()> {
     .map(drop)
 }
 
-/// dnsmasq with the options that neutron gives it, as far as they matter to a client.
-fn dnsmasq(host: &Host) -> Result<Running> {
+/// dnsmasq on this interface and for these addresses, with the options that neutron gives it, as far as
+/// they matter to a client.
+fn dnsmasq(host: &Host, interface: &str, range: &str) -> Result<Running> {
     let mut dnsmasq = host.spawn(
         "ip",
         &[
@@ -91,12 +125,32 @@ fn dnsmasq(host: &Host) -> Result<Running> {
             "--conf-file=/dev/null",
             "--bind-dynamic",
             "--dhcp-authoritative",
-            &format!("--interface={INTERFACE}"),
-            "--dhcp-range=192.168.7.10,192.168.7.90,255.255.255.0,1h",
-            "--pid-file=/run/dnsmasq.pid",
-            "--dhcp-leasefile=/run/leases",
+            &format!("--interface={interface}"),
+            &format!("--dhcp-range={range},255.255.255.0,1h"),
+            &format!("--pid-file=/run/dnsmasq-{range}.pid"),
+            &format!("--dhcp-leasefile=/run/leases-{range}"),
         ],
     )?;
     dnsmasq.stderr.wait("DHCP, sockets bound")?;
     Ok(dnsmasq)
+}
+
+/// `fixer run`, once it is attached.
+fn attached(host: &Host, arguments: &[&str]) -> Result<Running> {
+    let mut fixer = host.spawn("fixer", &[arguments, &["--metrics", "off"]].concat())?;
+    fixer.stderr.wait("attached to")?;
+    Ok(fixer)
+}
+
+/// Ends `fixer run`, and tells how it was started, what it did to the first reply, and what it counted.
+fn told(host: &Host, fixer: Running, arguments: &[&str]) -> Result<Vec<String>> {
+    let ended = host.stop(fixer)?.ok()?;
+    let reply = ended.stdout.iter().find_map(|line| {
+        let (_, from) = line.split_once("bad udp cksum")?;
+        Some(format!("bad udp cksum{}", from.split(" xid").next()?))
+    });
+    let counted = ended.stdout.last().filter(|line| line.contains(" fixed")).cloned();
+    ensure!(reply.is_some() && counted.is_some(), "nothing was fixed: {ended:?}");
+    let command = format!("fixer {}", arguments.join(" "));
+    Ok([Some(command), reply, counted].into_iter().flatten().collect())
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fixer_user::lab::strict::Outcome;
 use serde::Serialize;
 
@@ -85,13 +85,14 @@ pub fn cure(outcome: &Outcome) -> Result<String> {
     }
 }
 
-/// What `fixer doctor` has to say first, who must find something.
-pub fn finding(doctor: Ended) -> Result<String> {
-    let first = doctor.stdout.iter().find_map(|line| line.strip_prefix("1. "));
-    match first {
-        Some(first) if doctor.status.code() == Some(3) => Ok(first.to_owned()),
-        _ => bail!("the doctor finds nothing: {doctor:?}"),
-    }
+/// The headline with these words, of what `fixer doctor` found.
+pub fn finding(doctor: Ended, words: &str) -> Result<String> {
+    let headline = |line: &String| {
+        let (number, headline) = line.split_once(". ")?;
+        number.parse::<u32>().ok().map(|_| headline.to_owned())
+    };
+    let found = doctor.stdout.iter().filter_map(headline).find(|found| found.contains(words));
+    found.with_context(|| format!("the doctor does not find '{words}': {doctor:?}"))
 }
 
 #[cfg(test)]

@@ -91,7 +91,8 @@ fn other_program(line: &Line, mode: &str, rng: &mut Rng) -> Result<OwnedFd> {
 }
 
 /// A filter before or behind ours, for other packets than replies: the kernel itself may lose one that meets
-/// a filter while that comes or goes. It comes and goes with its qdisc, unless that is in use.
+/// a filter while that comes or goes. It comes and goes with its qdisc, unless that is in use; meanwhile
+/// the kernel throws away what is sent, whoever is attached, so nothing is.
 fn other_filter(line: &Line, rng: &mut Rng) -> Result<()> {
     let tc = |command: &str| {
         let arguments: Vec<_> = command.split(' ').collect();
@@ -99,7 +100,7 @@ fn other_filter(line: &Line, rng: &mut Rng) -> Result<()> {
     };
     let bridge = &line.bridge;
     // Where there is one already it is refused.
-    let made = tc(&format!("qdisc add dev {bridge} clsact"))?.status.success();
+    let made = line.between_replies(|| tc(&format!("qdisc add dev {bridge} clsact")))?;
     let filter = format!("dev {bridge} egress pref {}", rng.u16(2..9000));
     tc(&format!(
         "filter add {filter} protocol ip u32 match ip dport 9 0xffff \
@@ -107,8 +108,8 @@ fn other_filter(line: &Line, rng: &mut Rng) -> Result<()> {
     ))?
     .ok()?;
     tc(&format!("filter del {filter}"))?.ok()?;
-    if made {
-        tc(&format!("qdisc del dev {bridge} clsact"))?.ok()?;
+    if made.status.success() {
+        line.between_replies(|| tc(&format!("qdisc del dev {bridge} clsact")))?.ok()?;
     }
     Ok(())
 }

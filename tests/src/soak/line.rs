@@ -118,6 +118,12 @@ impl Line {
         *self.is_meant.write().unwrap_or_else(PoisonError::into_inner) = is_meant;
     }
 
+    /// Does something while no reply is on its way.
+    pub fn between_replies<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _none = self.is_meant.write().unwrap_or_else(PoisonError::into_inner);
+        act()
+    }
+
     /// Opens sockets at both ends, once the bridge forwards.
     pub fn open(&self) -> Result<Traffic> {
         let raw = PacketSocket::open(&self.host, &self.bridge)?;

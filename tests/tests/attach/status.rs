@@ -1,12 +1,21 @@
 //! `fixer status`: who holds what, for people and for programs.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use anyhow::{Result, ensure};
 use fixer_tests::command::{hooks, on_bridge};
-use fixer_user::lab::{
-    link,
-    packet::PacketSocket,
-    reply::{self, PARTIAL},
-    scene::{BRIDGE, Scene},
+use fixer_user::{
+    bpf::resident::residents,
+    lab::{
+        link,
+        packet::PacketSocket,
+        reply::{self, PARTIAL},
+        scene::{BRIDGE, Scene},
+    },
+    net::netns::NetNs,
 };
 use nix::sys::signal::Signal;
 
@@ -69,4 +78,33 @@ fn send_partial(scene: &Scene) -> Result<()> {
     let mut frame = reply::frame(&[7; 300]);
     reply::make_partial(&mut frame);
     Ok(PacketSocket::open(&scene.host, BRIDGE)?.send(&frame, Some(PARTIAL))?)
+}
+
+/// Interfaces that go between the list and the look are none.
+#[test]
+fn what_vanishes_meanwhile_is_no_error() -> Result<()> {
+    private_mounts(true)?;
+    let netns = NetNs::scratch("host")?;
+    link::bridge(&netns, BRIDGE)?;
+    run(&netns, &["attach", "-i", BRIDGE, "--skip-selftest"])?.ok()?;
+    let gone = [(4711, "gone")].into_iter();
+    ensure!(netns.run(|| residents(gone))??.is_empty());
+
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let churn = scope.spawn(|| -> Result<()> {
+            while !is_over.load(Ordering::Relaxed) {
+                link::veth(&netns, "passing", &netns, "by")?;
+                link::delete(&netns, "passing")?;
+            }
+            Ok(())
+        });
+        let looked = (0..60).try_for_each(|_| {
+            let entries = entries(&netns)?;
+            ensure!(entries.len() == 1, "{entries:?}");
+            Ok(())
+        });
+        is_over.store(true, Ordering::Relaxed);
+        looked.and(churn.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
 }

@@ -1,11 +1,11 @@
 //! Watching a `fixer run`.
 
-use anyhow::{Result, ensure};
-use fixer_tests::command::{Running, fixer, on_bridge};
-use fixer_user::lab::scene::BRIDGE;
+use anyhow::{Result, bail, ensure};
+use fixer_tests::command::{Running, fixer, naming, on_bridge};
+use fixer_user::{lab::scene::BRIDGE, net::netns::NetNs};
 use nix::sys::signal::Signal;
 
-use super::{Stage, events, send_partial, send_valid, sockets, until, watch};
+use super::{Stage, attach, events, greeting, send_partial, send_valid, sockets, until, watch};
 
 #[test]
 fn it_shows_what_the_run_shows() -> Result<()> {
@@ -90,4 +90,37 @@ fn a_run_that_became_nobody_can_be_watched() -> Result<()> {
     fixer.stdout.wait("DHCP ack")?;
     watcher.stop(Signal::SIGTERM)?.ok()?;
     fixer.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+/// Events hold what passes on the network: they are not for every user who finds the socket.
+#[test]
+fn another_user_hears_nothing() -> Result<()> {
+    let stage = Stage::new()?;
+    let host = &stage.scene.host;
+    let _fixer = on_bridge(host, &["--events", "none"])?;
+    let mut watcher = watch(host, &[])?;
+    let sockets = sockets(host)?;
+    let [name] = &sockets[..] else { bail!("{sockets:?}") };
+    ensure!(greeting(host, name, 0)?.len() == 1, "root is not let in");
+    ensure!(greeting(host, name, 65534)?.is_empty(), "nobody is let in");
+    stage.lease(1)?;
+    watcher.stdout.wait("DHCP ack")?;
+    watcher.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+#[test]
+fn another_namespace_is_watched() -> Result<()> {
+    let stage = Stage::new()?;
+    let host = &stage.scene.host;
+    let other = NetNs::scratch("other")?;
+    attach(host, "tcx")?;
+    let command = fixer(&["watch", "--netns", "blue", "--events", "json"])?;
+    let mut watcher = Running::start_as(&other, command, naming("blue", host)?)?;
+    watcher.stderr.wait("watching egress of blue/br0")?;
+    stage.lease(1)?;
+    let ack = watcher.stdout.wait("\"ack\"")?;
+    ensure!(ack.contains("\"netns\":\"blue\""), "{ack}");
+    let ended = watcher.stop(Signal::SIGTERM)?.ok()?;
+    ensure!(ended.stderr.iter().any(|line| line.ends_with("2 fixed")), "{ended:?}");
+    Ok(())
 }

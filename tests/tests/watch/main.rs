@@ -6,7 +6,7 @@ mod beside;
 mod pinned;
 mod slow;
 
-use std::{collections::BTreeSet, ffi::CStr, fs, time::Instant};
+use std::{collections::BTreeSet, ffi::CStr, fs, os::fd::AsRawFd as _, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
@@ -25,6 +25,9 @@ use fixer_user::{
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::socket::{
+        self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send,
+    },
 };
 use serde_json::Value;
 
@@ -111,6 +114,26 @@ fn sockets(netns: &NetNs) -> Result<Vec<String>> {
     // Each connection has the name as well.
     let names: BTreeSet<_> = names.map(|(_, name)| name.to_owned()).collect();
     Ok(names.into_iter().collect())
+}
+
+/// What a user with this id is told who asks for every event at one of these sockets: nothing, if the
+/// connection is closed instead.
+fn greeting(netns: &NetNs, socket: &str, user: u32) -> Result<Vec<u8>> {
+    netns.run(|| {
+        // SAFETY: takes and returns numbers only. It is of this thread alone, which ends here.
+        let outcome = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+        ensure!(outcome == 0, "cannot become the user {user}");
+        let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+        let connection = socket::socket(family, kind, SockFlag::empty(), None)?;
+        let address = UnixAddr::new_abstract(format!("fixer-events-{socket}").as_bytes())?;
+        connect(connection.as_raw_fd(), &address)?;
+        // It may be closed already.
+        let _ = send(connection.as_raw_fd(), &u32::MAX.to_ne_bytes(), MsgFlags::MSG_NOSIGNAL);
+        let mut answer = vec![0; 64];
+        let len = recv(connection.as_raw_fd(), &mut answer, MsgFlags::empty()).unwrap_or(0);
+        answer.truncate(len);
+        Ok(answer)
+    })?
 }
 
 /// Waits until this is so.

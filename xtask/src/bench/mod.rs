@@ -4,7 +4,6 @@
 //! whenever they are taken; they say what a packet pays. What is felt of it, and what `fixer run` needs,
 //! is measured on this machine; figures that are compared there come from the same round.
 
-mod document;
 mod exact;
 mod figures;
 mod host;
@@ -16,11 +15,27 @@ use clap::builder::PossibleValuesParser;
 use xshell::Shell;
 
 use crate::{
+    document::{self, Place},
     machine,
     packages::{self, Need},
     vm::kernel,
 };
 use figures::Figures;
+
+/// What every packet pays, in short, for whoever meets fixer first.
+const COST: Place = Place { document: "README.md", verb: "bench", name: "cost" };
+/// The counted instructions.
+const EXACT: Place = details("exact");
+/// What is felt of them.
+const FELT: Place = details("felt");
+/// Time and memory of `fixer run`.
+const BEYOND: Place = details("beyond");
+/// The limits, and what was measured.
+const TARGETS: Place = details("targets");
+
+const fn details(name: &'static str) -> Place {
+    Place { document: "docs/performance.md", verb: "bench", name }
+}
 
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench             everything, as tables in Markdown
@@ -64,27 +79,21 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let (mut figures, mut tables) = (Figures::default(), Vec::new());
     if all || args.exact {
         let kernel = exact::measure(sh, &args.kernel, runs, &mut figures)?;
-        tables.push((document::EXACT, format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
-        tables.push((document::COST, tables::cost(&figures)));
+        tables.push((EXACT, format!("Linux {kernel}.\n\n{}", tables::exact(&figures))));
+        tables.push((COST, tables::cost(&figures)));
     }
     if all || args.felt {
         host::felt(sh, runs, &mut figures)?;
-        tables.push((
-            document::FELT,
-            format!("{}.\n\n{}", host::machine(sh)?, tables::felt(&figures)),
-        ));
+        tables.push((FELT, format!("{}.\n\n{}", host::machine(sh)?, tables::felt(&figures))));
     }
     if all || args.beyond {
         host::beyond(sh, runs, &mut figures)?;
-        tables.push((
-            document::BEYOND,
-            format!("{}.\n\n{}", host::machine(sh)?, tables::beyond(&figures)),
-        ));
+        tables.push((BEYOND, format!("{}.\n\n{}", host::machine(sh)?, tables::beyond(&figures))));
     }
     let targets = targets::table(&figures);
     // A part of them would push out the others.
     if all {
-        tables.push((document::TARGETS, targets));
+        tables.push((TARGETS, targets));
     } else {
         println!("{targets}");
     }

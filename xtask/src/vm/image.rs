@@ -37,6 +37,7 @@ pub(crate) const CHECKS: &[Check] = &[
     Check { name: "VLAN devices", command: "vlan_devices --test-threads=1" },
     Check { name: "csum filter", command: "csum_filter --test-threads=1" },
     Check { name: "doctor", command: "doctor_on_debian --test-threads=1" },
+    Check { name: "Open vSwitch", command: "openvswitch --test-threads=1" },
     Check { name: "traffic", command: "traffic --test-threads=1" },
 ];
 
@@ -49,15 +50,26 @@ const SUITES: &[&str] = &[
     "vlan_devices",
     "csum_filter",
     "doctor_on_debian",
+    "openvswitch",
     "traffic",
 ];
 
 /// The programs that they and the start of the system need.
-const PROGRAMS: &[&str] = &["busybox", "ethtool", "ip", "bridge", "tc"];
+const PROGRAMS: &[&str] = &["busybox", "ethtool", "ip", "bridge", "ovs-dpctl", "tc"];
 
 /// The modules that they need, where these are not part of the kernel.
-const MODULES: &[&str] =
-    &["veth", "bridge", "tun", "8021q", "sch_ingress", "cls_bpf", "sch_htb", "cls_u32", "act_csum"];
+const MODULES: &[&str] = &[
+    "veth",
+    "bridge",
+    "tun",
+    "8021q",
+    "sch_ingress",
+    "cls_bpf",
+    "sch_htb",
+    "cls_u32",
+    "act_csum",
+    "openvswitch",
+];
 
 /// Where file systems are mounted, at the start or by a sandbox of the suites.
 const MOUNT_POINTS: &[&str] = &["dev", "proc", "run", "sys", "tmp", "var"];

@@ -25,6 +25,7 @@ use clap::builder::PossibleValuesParser;
 use xshell::Shell;
 
 use crate::{
+    document::{self, Place},
     packages::{self, Need},
     progress,
 };
@@ -35,7 +36,11 @@ use report::Report;
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask vm                  the kernels that most machines run
   cargo xtask vm --all            also the oldest that is supported, and the newest there is
-  cargo xtask vm --kernel 5.10    only this one";
+  cargo xtask vm --kernel 5.10    only this one
+  cargo xtask vm --all --write    put the table into README.md, too";
+
+/// Which kernels fixer was tried on, and what held there.
+const KERNELS: Place = Place { document: "README.md", verb: "vm", name: "kernels" };
 
 /// Everything the verb downloads and makes. Kernels stay here until this is deleted.
 pub(crate) const DIRECTORY: &str = "target/vm";
@@ -52,6 +57,9 @@ pub(crate) struct Args {
     /// Try only this kernel
     #[arg(long, conflicts_with = "all", value_parser = PossibleValuesParser::new(kernel::names()))]
     kernel: Option<String>,
+    /// Put the table into README.md
+    #[arg(long, requires = "all")]
+    write: bool,
 }
 
 impl Args {
@@ -76,7 +84,11 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
     let kernels: Vec<_> = kernel::KERNELS.iter().filter(|kernel| args.wants(kernel)).collect();
     let reports = try_all(sh, &kernels, &programs);
 
-    println!("{}", report::table(&reports));
+    let table = report::table(&reports);
+    println!("{table}");
+    if args.write {
+        document::write(sh, &[(KERNELS, document::code(&table))])?;
+    }
     if reports.iter().all(Report::passed) {
         Ok(())
     } else {
