@@ -40,7 +40,7 @@ const MODULES: &[&str] = &[
 ];
 
 /// What QEMU needs to start a kernel, in one of its directories.
-const FIRMWARE: &[&str] = &["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
+const FIRMWARE: [&str; 3] = ["bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin"];
 
 /// Where some distributions keep the emulation itself.
 const ACCELERATOR: &str = "/usr/lib/x86_64-linux-gnu/qemu/accel-tcg-x86_64.so";
@@ -88,7 +88,7 @@ pub(crate) fn play(sh: &Shell, names: &[&str], json: bool) -> Result<(String, bo
 /// The root file system of the host.
 fn host(sh: &Shell, kernel: &Files, names: &[&str], json: bool) -> Result<Vec<u8>> {
     let mut built = image::built(sh, &["build", "--package", "fixer-user", "--bin", "fixer"])?;
-    let tests = ["scenario", "strict-guest"].into_iter().flat_map(|name| ["--bin", name]);
+    let tests = ["scenario", "guest"].into_iter().flat_map(|name| ["--bin", name]);
     let arguments: Vec<_> =
         ["build", "--package", "fixer-tests"].into_iter().chain(tests).collect();
     built.extend(image::built(sh, &arguments)?);
@@ -106,8 +106,7 @@ fn host(sh: &Shell, kernel: &Files, names: &[&str], json: bool) -> Result<Vec<u8
     entries.push(Entry::new("etc/passwd", "root:x:0:0::/:/bin/sh\n"));
     entries.push(Entry::new("etc/group", "root:x:0:\n"));
     entries.push(Entry::new("guest/vmlinuz", sh.read_binary_file(&kernel.vmlinuz)?));
-    entries
-        .push(Entry::new("guest/initramfs.cpio", guest_image(sh, kernel, path("strict-guest")?)?));
+    entries.push(Entry::new("guest/initramfs.cpio", guest_image(sh, kernel, path("guest")?)?));
     let options = if json { "--json" } else { "" };
     let script = format!(
         "{}export PATH=/bin:/usr/bin\n\
@@ -131,7 +130,7 @@ fn guest_image(sh: &Shell, kernel: &Files, client: &Path) -> Result<Vec<u8>> {
     let script = format!(
         "{}stty -echo\n\
          ip link set eth0 up\n\
-         strict-guest\n\
+         guest\n\
          poweroff -f\n",
         image::START
     );
@@ -141,9 +140,9 @@ fn guest_image(sh: &Shell, kernel: &Files, client: &Path) -> Result<Vec<u8>> {
 /// QEMU's own files.
 fn firmware(sh: &Shell) -> Result<Vec<Entry>> {
     let directories = cmd!(sh, "qemu-system-x86_64 -L help").quiet().read()?;
-    let paths = directories
-        .lines()
-        .flat_map(|directory| FIRMWARE.iter().map(move |name| Path::new(directory).join(name)));
+    // It names them from where it is, with dots.
+    let directories = directories.lines().filter_map(|line| Path::new(line).canonicalize().ok());
+    let paths = directories.flat_map(|directory| FIRMWARE.map(|name| directory.join(name)));
     let paths = paths.chain([ACCELERATOR.into()]).filter(|path| path.is_file());
     paths.map(|path| Ok(Entry::new(path.to_string_lossy(), sh.read_binary_file(&path)?))).collect()
 }

@@ -6,7 +6,7 @@
 //! nftables: a filter with the action `csum`.
 //!
 //! It takes a kernel with vhost-net and that action, so it is played in an emulated machine, and the guest is
-//! a machine in that one: the same kernel, in which `strict-guest` waits on the console to be told to ask.
+//! a machine in that one: the same kernel, in which `tests/src/bin/guest.rs` waits on the console to be told to ask.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use super::{Scenario, host::until, story::Act};
 use crate::command::{Running, fixer, hooks, output, program};
 
 /// Before each answer of the guest on its console.
-pub const ANSWER: &str = "strict-guest: ";
+pub const ANSWER: &str = "fixer-guest: ";
 
 /// Has it ask, and say what [`super::story::cure`] says of it.
 pub const ASK: &str = "ask";
