@@ -16,6 +16,7 @@ use crate::{
     bpf::{attach::Wish, load::Config},
     config,
     net::{
+        named::Choice,
         netns::Spec,
         select::{Pattern, Selection},
     },
@@ -118,15 +119,35 @@ pub struct Select {
     /// Every Linux bridge
     #[arg(long)]
     pub auto: bool,
-    /// The network namespace to act in; repeatable
-    #[arg(long, value_name = "NAME|PATH|pid:N")]
-    pub netns: Vec<Spec>,
+    /// The network namespace to act in; repeatable. A glob (`'qdhcp-*'`) is all that `ip netns` named
+    /// so, and for `run` also those that are named later
+    #[arg(long, value_name = "NAME|GLOB|PATH|pid:N")]
+    pub netns: Vec<Choice>,
 }
 
 impl Select {
     /// The interfaces.
     pub fn selection(&self) -> Selection {
         Selection { patterns: self.interfaces.clone(), auto: self.auto }
+    }
+
+    /// The globs of namespaces.
+    pub fn globs(&self) -> impl Iterator<Item = &Pattern> {
+        self.netns.iter().filter_map(Choice::glob)
+    }
+
+    /// Whether a namespace is meant, our own if it has no name.
+    pub fn means(&self, netns: Option<&Spec>) -> bool {
+        netns.map_or(self.netns.is_empty(), |spec| {
+            self.netns.iter().any(|choice| choice.means(spec))
+        })
+    }
+
+    /// Whether just this namespace is meant, and not only a glob that takes it: then it has to be
+    /// there, and so has what is named in it.
+    pub fn requires(&self, netns: Option<&Spec>) -> bool {
+        let is_it = |choice: &Choice| matches!(choice, Choice::One(one) if Some(one) == netns);
+        netns.is_none() || self.netns.iter().any(is_it)
     }
 }
 

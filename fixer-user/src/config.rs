@@ -205,18 +205,33 @@ mod tests {
 
     #[test]
     fn every_option_has_its_name_in_the_file() {
-        let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = 'blue'\nhook = 'both'\n\
+        let text = "interface = ['virbr0', 'br-*']\nauto = true\nnetns = ['blue', 'qdhcp-*']\nhook = 'both'\n\
                     match = ['dhcp', 'udp:69:*']\nobserve-only = true\nevents = 'json'\nall = true\n\
                     pcapng = '/tmp/x'\nmetrics = 'off'\nattach-mode = 'tcx'\nskip-selftest = false\n\
-                    user = 'nobody'\nexchange-timeout = 10\n";
-        let run = read_with(text, &[]).unwrap();
+                    user = 'nobody'\nexchange-timeout = 10\notlp-interval = 60\n\
+                    otlp = 'http://[::1]:4318'\n";
+        let understood = read_with(text, &[]);
+        let without = text.replace("otlp = ", "# otlp = ");
+        // Only a fixer that can push takes the last line.
+        let run = if cfg!(feature = "otlp") {
+            understood.unwrap()
+        } else {
+            let mistake = understood.unwrap_err();
+            assert!(
+                mistake.contains("FILE line 16: ") && mistake.contains("feature otlp"),
+                "{mistake}"
+            );
+            read_with(&without, &[]).unwrap()
+        };
         assert_eq!(run.select.interfaces.len(), 2);
         assert!(
             run.select.auto && run.what.observe_only && run.output.all && !run.what.skip_selftest
         );
         assert_eq!((run.what.hook, run.what.rules.len()), (Hooks::Both, 2));
+        assert_eq!((run.select.netns.len(), run.select.globs().count()), (2, 1));
         assert_eq!((run.metrics.0, run.user.as_deref()), (None, Some("nobody")));
-        assert_eq!(run.exchange_timeout, 10);
+        assert_eq!((run.exchange_timeout, run.otlp_interval), (10, 60));
+        assert_eq!(run.otlp.is_some(), cfg!(feature = "otlp"));
         let mut run = Cli::command();
         run.build();
         for option in run.find_subcommand(VERB).unwrap().get_arguments() {
@@ -253,6 +268,7 @@ mod tests {
             ("match = ['dhcp', 'udp:0:1']", "'0' is no port"),
             ("metrics = 9767", "FILE line 1: 'metrics' is a text in quotes"),
             ("auto = 'yes'", "FILE line 1: 'auto' is true or false"),
+            ("netns = 'qdhcp-['", "FILE line 1: invalid value 'qdhcp-[' for '--netns"),
             ("interface = [1]", "'interface' is a text in quotes, or a list"),
             ("interface = 'a'\ninterface = 'b'", "FILE line 2: duplicate key"),
             ("[run]\nauto = true", "FILE line 1: there is no option 'run'"),

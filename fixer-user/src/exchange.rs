@@ -10,6 +10,7 @@
 
 mod ending;
 mod ledger;
+mod messages;
 mod open;
 
 use std::{
@@ -23,11 +24,13 @@ use jiff::Timestamp;
 
 use self::{
     ending::Outcome::{Declined, Informed, Lease, Nak, Released},
-    open::{Open, Word},
+    messages::Word,
+    open::Open,
 };
 pub use self::{
     ending::{Ending, Exchange, Outcome, TABLE},
-    ledger::{Ledger, Place, Row},
+    ledger::{BOUNDS, Ledger, Place, Row, Seconds},
+    messages::Messages,
 };
 use crate::event::{Dhcp, Event, Mac, ServerId, Xid};
 
@@ -119,7 +122,7 @@ impl<'a> Message<'a> {
 }
 
 /// Follows exchanges.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tracker {
     /// After how long a silence an exchange is over.
     patience: Duration,
@@ -148,6 +151,13 @@ impl Tracker {
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
+    }
+
+    /// Those that go on, the one that was heard of last first: each as it would be told if nothing more
+    /// came.
+    pub fn going_on(&self, now: Now) -> impl Iterator<Item = Ending> {
+        let open = self.turns.values().rev().filter_map(|who| self.open.get(who));
+        open.map(move |open| open.clone().silent(now))
     }
 
     /// Forgets everything.

@@ -16,7 +16,8 @@ mod server;
 mod socket;
 
 pub use self::{
-    client::{Connection, Feed, Feeder, Received},
+    client::{Connection, Feed, Feeder, Received, server_of},
+    message::Wish,
     server::{Door, Share},
     socket::Listener,
 };

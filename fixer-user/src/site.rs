@@ -151,6 +151,11 @@ impl Site {
         self.inside.as_ref().and_then(|inside| inside.netns.identity().ok())
     }
 
+    /// How the user named it, if it is not our own.
+    pub fn spec(&self) -> Option<&Spec> {
+        self.spec.as_ref()
+    }
+
     /// The namespace that now has the name, or lies at the path, that the user gave. `None`: there is
     /// none, or it is not found in this way.
     pub fn named(&self) -> Option<Identity> {
@@ -162,9 +167,12 @@ impl Site {
         self.spec.as_ref().is_some_and(|spec| spec.process().is_none())
     }
 
-    /// Whether the namespace is there, or may come back.
-    pub fn has_future(&self) -> bool {
-        self.inside.is_some() || self.is_named()
+    /// Goes on counting where a site of this label ended.
+    pub fn recall(&mut self, past: Snapshot) {
+        for (name, row) in past.counters {
+            self.tally.recall(name, row);
+        }
+        self.replaced.recall(past.lost);
     }
 
     /// Waits for something to react to. Nothing is lost if the waiting is given up.

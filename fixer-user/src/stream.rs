@@ -244,7 +244,8 @@ fn tell(endings: &[Ending], sinks: &mut Sinks) -> Result<(), SinkError> {
     endings.iter().try_for_each(|ending| sinks.each(|sink| sink.exchange(ending)))
 }
 
-fn event(source: &Source, sample: Bytes, clock: &Clock) -> Option<Event> {
+/// The event that a sample tells of; `None`: it cannot be read.
+pub(crate) fn event(source: &Source, sample: Bytes, clock: &Clock) -> Option<Event> {
     let sample = match Sample::parse(sample) {
         Ok(sample) => sample,
         Err(error) => {

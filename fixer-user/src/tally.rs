@@ -46,6 +46,11 @@ impl Tally {
         self.add(name, before.map_or(row, |before| row.since(&before)));
     }
 
+    /// What was counted under a name before all this.
+    pub fn recall(&mut self, name: Arc<str>, row: Row) {
+        self.add(name, row);
+    }
+
     /// The counters by name and hook, together with what the maps say now.
     pub fn with(
         &self,

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -30,7 +30,7 @@ use crate::{
     },
     say::say,
     session::Ended,
-    share::{Connection, Feed, Feeder, Received},
+    share::{Connection, Feed, Feeder, Received, Wish},
     signals::Signals,
     site::place,
     stream::{PATIENCE, Source, Writer},
@@ -43,8 +43,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Ground {
     /// The namespace.
     pub netns: NetNs,
-    /// The place of its pins.
-    pub pins: Pins,
+    /// The place of its pins, if something of that is watched.
+    pub pins: Option<Pins>,
     /// Which interfaces to show; `None`: all.
     pub selection: Option<Selection>,
     /// Which hooks to show.
@@ -65,6 +65,8 @@ struct Place {
     changes: Option<Changes>,
     streams: Vec<(Feeder, Connection)>,
     counted: Counted,
+    /// When to look for programs that have replaced others.
+    next_look: Instant,
     /// Events that are missing in the stream.
     lost: Arc<AtomicU64>,
 }
@@ -81,12 +83,13 @@ impl Watch {
             let counted = Counted::begin(&ground.residents);
             let mut streams = Vec::new();
             for feed in &ground.feeds {
-                let mut feeder = Feeder::new(ground.netns.clone(), *feed, verdicts);
+                let mut feeder = Feeder::new(ground.netns.clone(), *feed, Wish::of(verdicts));
                 let connection = feeder.connect().await.with_context(|| cannot(&feeder))?;
                 streams.push((feeder, connection));
             }
             let (changes, lost) = (Some(changes), Arc::default());
-            places.push(Place { ground, view, changes, streams, counted, lost });
+            let next_look = Instant::now();
+            places.push(Place { ground, view, changes, streams, counted, next_look, lost });
         }
         Ok(Self(places))
     }
@@ -137,7 +140,7 @@ impl Watch {
             tokio::select! {
                 _ = signals.any() => break Ok(()),
                 ended = &mut end => return Ok(Some(ended.unwrap_or(Ok(())))),
-                _ = tick.tick() => self.0.iter_mut().for_each(|place| place.counted.look()),
+                _ = tick.tick() => self.0.iter_mut().for_each(Place::look),
                 ended = streams.join_next() => match ended {
                     Some(outcome) => if let Err(error) = outcome? { break Err(error) },
                     None => {
@@ -163,6 +166,18 @@ impl Watch {
 }
 
 impl Place {
+    /// Reads what was counted, and now and then looks for programs that have replaced others.
+    fn look(&mut self) {
+        let began = Instant::now();
+        if began >= self.next_look {
+            // Whoever is not seen now may be seen the next time.
+            let _ = self.counted.find_new(&self.ground);
+            // Many interfaces take a while.
+            self.next_look = began + began.elapsed() * 20;
+        }
+        self.counted.look();
+    }
+
     fn snapshot(&mut self) -> Snapshot {
         let Self { ground, view, counted, lost, .. } = self;
         // That what is attached now cannot be found is no reason not to say what was.
@@ -182,7 +197,7 @@ impl Place {
 /// A connection on its way to the sinks.
 struct Stream {
     feeder: Feeder,
-    pins: Pins,
+    pins: Option<Pins>,
     view: View,
     source: Source,
     writer: Writer,
@@ -225,9 +240,9 @@ impl Stream {
 
     /// Whether what was pinned is still attached. A run says itself when it ends.
     fn is_there(&self) -> bool {
-        match self.feeder.feed() {
-            Feed::Run(_) => true,
-            Feed::Pins(maps) => self.pins.event_maps().is_ok_and(|now| now == maps),
+        match (self.feeder.feed(), &self.pins) {
+            (Feed::Pins(maps), Some(pins)) => pins.event_maps().is_ok_and(|now| now == maps),
+            _ => true,
         }
     }
 

@@ -45,10 +45,24 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// `fixer` as it was built, with these arguments.
 pub fn fixer(arguments: &[&str]) -> Result<Command> {
     static BUILT: OnceLock<File> = OnceLock::new();
-    if BUILT.get().is_none() {
-        let _ = BUILT.set(File::open(built()?)?);
+    command(&BUILT, built, arguments)
+}
+
+/// The same, built with the feature `otlp`.
+pub fn fixer_with_otlp(arguments: &[&str]) -> Result<Command> {
+    static BUILT: OnceLock<File> = OnceLock::new();
+    command(&BUILT, built_with_otlp, arguments)
+}
+
+fn command(
+    file: &'static OnceLock<File>,
+    built: fn() -> Result<PathBuf>,
+    arguments: &[&str],
+) -> Result<Command> {
+    if file.get().is_none() {
+        let _ = file.set(File::open(built()?)?);
     }
-    let file = BUILT.get().context("it was opened above")?;
+    let file = file.get().context("it was opened above")?;
     // Through a descriptor it can also be started by a user who may not enter the directory.
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.arg0("fixer").args(arguments).env("RUST_BACKTRACE", "1").env_remove("NO_COLOR");
@@ -57,15 +71,21 @@ pub fn fixer(arguments: &[&str]) -> Result<Command> {
 
 /// Where `fixer` is. Cargo builds no other package's program for a test, so it has to be there already.
 pub fn built() -> Result<PathBuf> {
+    beside_us("fixer", "run `cargo build -p fixer-user --bin fixer`")
+}
+
+/// Where the one with the feature `otlp` is.
+pub fn built_with_otlp() -> Result<PathBuf> {
+    beside_us("fixer-otlp", "run `cargo xtask test otlp`, which builds fixer both ways")
+}
+
+fn beside_us(name: &str, advice: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // Tests lie in a directory beside it, and binaries of this package where it lies itself.
-    let mut paths = test.ancestors().skip(1).take(2).map(|directory| directory.join("fixer"));
-    paths.find(|path| path.is_file()).with_context(|| {
-        format!(
-            "there is no `fixer` to test near {}: run `cargo build -p fixer-user --bin fixer`",
-            test.display()
-        )
-    })
+    let mut paths = test.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    paths
+        .find(|path| path.is_file())
+        .with_context(|| format!("there is no `{name}` to test near {}: {advice}", test.display()))
 }
 
 /// Another program, with these arguments.
@@ -235,6 +255,13 @@ impl Lines {
             }
         }
         bail!("no line with '{words}' came; what came was {:#?}", self.seen)
+    }
+
+    /// The same, with the lines that came before it and that were not waited for.
+    pub fn until(&mut self, words: &str) -> Result<Vec<String>> {
+        let from = self.seen.len();
+        self.wait(words)?;
+        Ok(self.seen[from..].to_vec())
     }
 
     /// Everything until the pipe is closed.

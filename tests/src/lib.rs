@@ -5,21 +5,26 @@
 
 pub mod bpf;
 pub mod cases;
+pub mod client;
 pub mod command;
+pub mod dashboard;
 pub mod faults;
 pub mod frames;
 pub mod fuzz;
 pub mod http;
 pub mod kernel;
+pub mod kubernetes;
 pub mod leases;
 pub mod machine;
 pub mod mounts;
 pub mod prometheus;
 pub mod pxe;
+pub mod receiver;
 pub mod scenario;
 pub mod slice;
 pub mod soak;
 pub mod tap;
 pub mod terminal;
+pub mod tshark;
 pub mod walk;
 pub mod ways;

@@ -11,7 +11,7 @@ use std::{
     process::{Command, Stdio},
     sync::mpsc::Receiver,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -27,8 +27,16 @@ use crate::{command::PATIENCE, http};
 /// Where the package is unpacked, from the root of the repository.
 const UNPACKED: &str = "target/prometheus/root/usr/bin";
 
-/// Where Prometheus listens, in the namespace that it runs in.
-const PLACE: ([u8; 4], u16) = ([127, 0, 0, 1], 9090);
+/// How a program that answers queries is reached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Server {
+    /// Where it listens, in the namespace that it runs in.
+    pub(crate) place: ([u8; 4], u16),
+    /// What has to be asked before a query, so that all that it was told is known.
+    pub(crate) refresh: Option<&'static str>,
+}
+
+const PROMETHEUS: Server = Server { place: ([127, 0, 0, 1], 9090), refresh: None };
 
 /// How often it looks whether something has come, at most.
 const TICK: Duration = Duration::from_millis(100);
@@ -64,10 +72,11 @@ pub fn find(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// A Prometheus that runs, killed when this is dropped.
+/// A Prometheus that runs, or what answers as one does; killed when this is dropped.
 #[derive(Debug)]
 pub struct Prometheus {
     netns: NetNs,
+    server: Server,
     log: Receiver<String>,
     _process: Sandboxed,
 }
@@ -75,33 +84,49 @@ pub struct Prometheus {
 impl Prometheus {
     /// Starts it in a namespace, with these rules, and waits until it answers.
     pub fn start(netns: &NetNs, rules: &str) -> Result<Self> {
-        let program = File::open(find("prometheus")?)?;
+        Self::launch(netns, &find("prometheus")?, PROMETHEUS, |program| {
+            let mut command = Command::new("sh");
+            command
+                .args(["-c", PREPARE, "sh", CONFIGURATION, rules, program])
+                .args(["--config.file=/tmp/prometheus.yml", "--storage.tsdb.path=/tmp/data"])
+                .arg("--web.listen-address=127.0.0.1:9090");
+            command
+        })
+    }
+
+    /// Starts a program by the command that is made of its path, and waits until it answers. What it
+    /// says it says on standard output.
+    pub(crate) fn launch(
+        netns: &NetNs,
+        program: &Path,
+        server: Server,
+        command: impl FnOnce(&str) -> Command,
+    ) -> Result<Self> {
+        let name = program.display();
+        let program = File::open(program)?;
         // The sandbox may hide the file: it covers `/tmp`, and a clone may lie there.
         fcntl(&program, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", PREPARE, "sh", CONFIGURATION, rules])
-            .arg(format!("/proc/self/fd/{}", program.as_raw_fd()))
-            .args(["--config.file=/tmp/prometheus.yml", "--storage.tsdb.path=/tmp/data"])
-            .arg("--web.listen-address=127.0.0.1:9090")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut process = Sandboxed::spawn(netns, command).context("cannot start Prometheus")?;
+        let mut command = command(&format!("/proc/self/fd/{}", program.as_raw_fd()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process =
+            Sandboxed::spawn(netns, command).context(format!("cannot start {name}"))?;
         let stdout = process.child().stdout.take().context("it was piped above")?;
-        let started = Self { netns: netns.clone(), log: lines(stdout), _process: process };
+        let netns = netns.clone();
+        let started = Self { netns, server, log: lines(stdout), _process: process };
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            if http::get(netns, PLACE, "/-/ready").is_ok_and(|answer| answer.is(200)) {
+            let answer = http::get(&started.netns, server.place, "/-/ready");
+            if answer.is_ok_and(|answer| answer.is(200)) {
                 return Ok(started);
             }
             thread::sleep(TICK); // poll: it says that it is ready a moment before it is
         }
-        bail!("Prometheus does not start: {:#?}", started.said())
+        bail!("{name} does not start: {:#?}", started.said())
     }
 
     /// What its API answers: the `data` of it.
     pub fn api(&self, path: &str) -> Result<Value> {
-        let answer = http::get(&self.netns, PLACE, &format!("/api/v1/{path}"))?;
+        let answer = http::get(&self.netns, self.server.place, &format!("/api/v1/{path}"))?;
         let mut value: Value = serde_json::from_str(&answer.body)
             .with_context(|| format!("{path}: {}", answer.body))?;
         ensure!(value["status"] == "success" && value["warnings"].is_null(), "{path}: {value}");
@@ -110,9 +135,21 @@ impl Prometheus {
 
     /// The series that an expression gives now, each with its labels and its value.
     pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        if let Some(refresh) = self.server.refresh {
+            http::get(&self.netns, self.server.place, refresh)?;
+        }
         let data = self.api(&format!("query?query={}", encoded(expression)))?;
         let result = data["result"].as_array().cloned();
         result.with_context(|| format!("{expression}: {data}"))
+    }
+
+    /// The series that an expression gives in each of the last seconds, with their values.
+    pub fn range(&self, expression: &str, seconds: u32) -> Result<Vec<Value>> {
+        let end = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+        let (query, start) = (encoded(expression), end - u64::from(seconds));
+        let path = format!("query_range?query={query}&start={start}&end={end}&step=1");
+        let data = self.api(&path)?;
+        data["result"].as_array().cloned().with_context(|| format!("{expression}: {data}"))
     }
 
     /// Waits until what an expression gives is as wanted, and hands it over.

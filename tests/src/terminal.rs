@@ -59,6 +59,11 @@ impl Terminal {
         Ok(())
     }
 
+    /// What is on it now.
+    pub fn screen(&self) -> &Screen {
+        self.parser.screen()
+    }
+
     /// Waits until the screen looks so.
     pub fn wait(&mut self, what: &str, is_so: impl Fn(&Screen) -> bool) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;

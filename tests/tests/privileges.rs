@@ -10,7 +10,7 @@ use caps::{
 };
 use fixer_tests::{
     command::{Ended, Running, fixer, hooks, naming},
-    mounts::mount_at_bpffs,
+    mounts::{mount_at_bpffs, name, private_names},
 };
 use fixer_user::{
     lab::link,
@@ -179,6 +179,29 @@ fn another_namespace_takes_one_more() -> Result<()> {
     ensure!(ended.stderr.iter().any(|line| line.contains(told)), "{ended:?}");
     let mut run = start(&[privileges::TO_ATTACH, &[Act::Enter]].concat())?;
     run.stderr.wait("attached to egress of blue/br0")?;
+    run.stop(Signal::SIGTERM)?.ok()?;
+    ensure!(hooks(&netns, INTERFACE)?.is_empty());
+    Ok(())
+}
+
+/// So do those that are named while it runs.
+#[test]
+fn a_glob_of_namespaces_takes_no_more() -> Result<()> {
+    let netns = ground()?;
+    private_names()?;
+    let elsewhere = NetNs::scratch("elsewhere")?;
+    let arguments = [RUN_UNPROVEN, &["--netns", "ns-*"]].concat();
+    let start = |acts: &[Act]| -> Result<Running> {
+        let needs = privileges::needs(acts).into_iter().map(|(need, _)| need).collect();
+        Running::start_as(&elsewhere, fixer(&arguments)?, with(needs))
+    };
+    let ended = start(privileges::TO_ATTACH)?.end()?;
+    let told = "CAP_SYS_ADMIN (to enter other network namespaces)";
+    ensure!(ended.stderr.iter().any(|line| line.contains(told)), "{ended:?}");
+    let mut run = start(&[privileges::TO_ATTACH, &[Act::Enter]].concat())?;
+    run.stderr.wait("waiting")?;
+    name(&netns, "ns-blue")?;
+    run.stderr.wait("attached to egress of ns-blue/br0")?;
     run.stop(Signal::SIGTERM)?.ok()?;
     ensure!(hooks(&netns, INTERFACE)?.is_empty());
     Ok(())

@@ -14,23 +14,28 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use caps::Capability::{CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON};
 use fixer_tests::{
-    command::{PATIENCE, Running, built, hooks, output, program},
+    command::{
+        PATIENCE, Running, built, built_with_otlp, fixer, fixer_with_otlp, hooks, output, program,
+    },
+    http::{self, METRICS},
     kernel::require_root,
+    receiver,
 };
 use fixer_user::lab::{
     packet::PacketSocket,
     reply::{self, PARTIAL},
-    scene::{BRIDGE, GUEST, Scene},
+    scene::{BRIDGE, GUEST, SERVER, Scene},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
     sys::signal::{Signal, kill},
-    unistd::Pid,
+    unistd::{Pid, gettid},
 };
 
-/// The overall exposure that README.md quotes, in tenths.
-const EXPOSURE: u32 = 15;
+/// The units that are shipped, and the overall exposure that their documents quote, in tenths.
+const EXPOSURES: [(&str, u32); 2] =
+    [("systemd/fixer.service", 15), ("openstack/fixer-qdhcp.service", 19)];
 
 /// What the unit is installed as.
 const UNIT: &str = "fixer.service";
@@ -55,7 +60,7 @@ exec unshare --cgroup --uts --ipc --pid --fork --kill-child sh -c '
     cp "$FIXER" usr/bin/fixer
     cp "$DIST/fixer.service" units
     cp "$DIST/fixer.toml" etc/fixer
-    printf "[Service]\nWatchdogSec=2\n" > units/fixer.service.d/soon.conf
+    printf "[Service]\nWatchdogSec=2\n$MORE\n" > units/fixer.service.d/soon.conf
     # All that comes before the unit is not what is tried here.
     for target in sysinit basic shutdown network-pre; do
         printf "[Unit]\nDefaultDependencies=no\n" > units/$target.target
@@ -70,6 +75,8 @@ exec unshare --cgroup --uts --ipc --pid --fork --kill-child sh -c '
     mount -t tmpfs run run
     pivot_root . old
     umount -l old
+    # As systemd does where it takes itself for the first of a machine: what is mounted later is seen.
+    mount --make-rshared /
     export container=fixer SYSTEMD_UNIT_PATH=/units
     exec /lib/systemd/systemd --unit=fixer.service --log-target=null --show-status=no
 '
@@ -88,16 +95,18 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn boot(scene: &'a Scene) -> Result<Self> {
+    /// Boots it with this program as the unit's, and with these lines more in the unit.
+    fn boot(scene: &'a Scene, fixer: PathBuf, more: &str) -> Result<Self> {
         const NONE: Option<&CStr> = None;
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
         mount(Some(c"cgroup2"), CGROUPS, Some(c"cgroup2"), MsFlags::empty(), NONE)?;
-        let cgroup = format!("fixer-test-{}", std::process::id());
+        let cgroup = format!("fixer-test-{}", gettid());
         fs::create_dir(Path::new("/mnt").join(&cgroup))?;
         let mut machine = Self { scene, running: None, cgroup };
         let mut boot = program("unshare", &["--mount", "sh", "-c", BOOT]);
-        boot.env("DIST", dist()).env("FIXER", built()?).env("CGROUP", &machine.cgroup);
+        boot.env("DIST", dist()).env("FIXER", fixer).env("CGROUP", &machine.cgroup);
+        boot.env("MORE", more);
         machine.running = Some(Running::start(&scene.host, boot)?);
         Ok(machine)
     }
@@ -109,11 +118,16 @@ impl<'a> Machine<'a> {
         Ok(Pid::from_raw(children.trim().parse().context("it has no first process yet")?))
     }
 
+    /// Runs a program there.
+    fn output(&self, command: &[&str]) -> Result<String> {
+        let target = self.first()?.to_string();
+        let enter = ["--target", &target, "--all"];
+        output(&self.scene.host, "nsenter", &[&enter[..], command].concat())
+    }
+
     /// Runs a program of systemd's there.
     fn systemctl(&self, arguments: &[&str]) -> Result<String> {
-        let target = self.first()?.to_string();
-        let enter = ["--target", &target, "--all", "systemctl"];
-        output(&self.scene.host, "nsenter", &[&enter[..], arguments].concat())
+        self.output(&[&["systemctl"], arguments].concat())
     }
 
     /// A property of the unit.
@@ -190,14 +204,24 @@ fn fixes(scene: &Scene) -> Result<bool> {
     Ok(arrived.is_some_and(|arrived| !arrived.partial && arrived.bytes == whole))
 }
 
+/// From outside, where the unit's process has another number, and whatever user it is.
+fn events_are_seen(scene: &Scene) -> Result<()> {
+    let mut watcher = Running::start(&scene.host, fixer(&["watch"])?)?;
+    watcher.stderr.wait("watching egress of br0")?;
+    ensure!(fixes(scene)?);
+    watcher.stdout.wait("! fixed")?;
+    watcher.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
 #[test]
 fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     require_root()?;
     let scene = Scene::new()?;
-    let machine = Machine::boot(&scene)?;
+    let machine = Machine::boot(&scene, built()?, "")?;
     machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
     ensure!(machine.attached(1)? && fixes(&scene)?, "{:?}", hooks(&scene.host, BRIDGE)?);
     ensure!(machine.show("StatusText")? == "attached to br0", "{}", machine.show("StatusText")?);
+    events_are_seen(&scene)?;
 
     // It is nobody, and can do no more than it has to.
     let status = fs::read_to_string(format!("/proc/{}/status", machine.main()?))?;
@@ -233,19 +257,96 @@ fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
     Ok(())
 }
 
-/// What the analysis of systemd finds is as little as README.md says.
+/// Metrics reach a receiver on this host, and another one once the unit may talk to it.
 #[test]
-fn the_unit_is_not_exposed() -> Result<()> {
+fn the_unit_pushes_over_otlp_to_whom_it_may() -> Result<()> {
     require_root()?;
     let scene = Scene::new()?;
-    let unit = dist().join(UNIT);
-    let unit = unit.to_str().context("a path in UTF-8")?;
-    let analysis = ["security", "--offline=true", "--no-pager", unit];
-    let text = output(&scene.host, "systemd-analyze", &analysis)?;
-    let level = text.lines().find_map(|line| line.split_once("Overall exposure level for "));
-    let (_, level) = level.and_then(|(_, level)| level.split_once(": ")).context(text.clone())?;
-    let figure: f64 = level.split(' ').next().unwrap_or_default().parse()?;
-    ensure!((figure * 10.0).round() as u32 <= EXPOSURE, "{text}");
+    let receiver = receiver::start(&scene.host)?;
+    let machine = Machine::boot(&scene, built_with_otlp()?, "")?;
+    machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
+    let root = PathBuf::from(format!("/proc/{}/root", machine.first()?));
+    let begin = |address: &str, drop_in: &str| -> Result<()> {
+        let otlp = receiver::url(address);
+        let config = format!("auto = true\nevents = 'none'\notlp = '{otlp}'\notlp-interval = 1\n");
+        fs::write(root.join("etc/fixer/fixer.toml"), config)?;
+        let drop_in = format!("[Service]\nStandardError=truncate:/run/said\n{drop_in}");
+        fs::write(root.join("units/fixer.service.d/otlp.conf"), drop_in)?;
+        machine.systemctl(&["daemon-reload"])?;
+        machine.systemctl(&["restart", UNIT])?;
+        ensure!(fixes(&scene)?);
+        Ok(())
+    };
+    let is_told = |count| {
+        let fixed = "sum(last_over_time(fixer_packets_total{verdict='fixed'}[1h]))";
+        receiver.wait(&format!("{fixed} == {count}"), |found| found.len() == 1)
+    };
+    begin("127.0.0.1", "")?;
+    is_told(1)?;
+
+    let other = SERVER.to_string();
+    begin(&other, "")?;
+    // What is sent there is dropped.
+    let refused = format!("cannot push metrics to {}: no answer", receiver::url(&other));
+    let said = || fs::read_to_string(root.join("run/said"));
+    machine.until("refused", || Ok(said()?.contains(&refused)))?;
+    ensure!(fixes(&scene)?);
+    is_told(1)?;
+
+    begin(&other, &format!("IPAddressAllow={other}\n"))?;
+    ensure!(fixes(&scene)? && fixes(&scene)?);
+    is_told(3)?;
+    ensure!(!said()?.contains("cannot push"), "{}", said()?);
+    Ok(())
+}
+
+/// What the unit says of other namespaces is enough: those that are named while it runs are seen behind
+/// its own mounts, and let go.
+#[test]
+fn the_unit_takes_namespaces_as_they_are_named() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new()?;
+    let more = "RestrictNamespaces=\nRestrictNamespaces=net\n\
+                AmbientCapabilities=CAP_SYS_ADMIN\nCapabilityBoundingSet=CAP_SYS_ADMIN";
+    let machine = Machine::boot(&scene, built()?, more)?;
+    machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
+    let config = format!("/proc/{}/root/etc/fixer/fixer.toml", machine.first()?);
+    let text = "auto = true\nnetns = 'ns-*'\nevents = 'none'\n";
+    fs::write(&config, text)?;
+    machine.systemctl(&["restart", UNIT])?;
+    machine.until("waiting", || Ok(machine.show("StatusText")? == "waiting for an interface"))?;
+    for round in ["first", "second"] {
+        machine.output(&["ip", "netns", "add", "ns-blue"])?;
+        machine.output(&["ip", "-n", "ns-blue", "link", "add", "br5", "type", "bridge"])?;
+        let there = || -> Result<bool> {
+            let body = http::get(&scene.host, METRICS, "/metrics")?.body;
+            Ok(body.contains("fixer_interface_attached{netns=\"ns-blue\",interface=\"br5\""))
+        };
+        machine.until(round, there)?;
+        machine.output(&["ip", "netns", "del", "ns-blue"])?;
+        machine.until("let go", || Ok(!there()?))?;
+    }
+    machine.systemctl(&["stop", UNIT])?;
+    ensure!(machine.show("Result")? == "success");
+    Ok(())
+}
+
+/// What the analysis of systemd finds is as little as the documents say.
+#[test]
+fn the_units_are_not_exposed() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new()?;
+    for (unit, most) in EXPOSURES {
+        let unit = dist().join("..").join(unit);
+        let unit = unit.to_str().context("a path in UTF-8")?;
+        let analysis = ["security", "--offline=true", "--no-pager", unit];
+        let text = output(&scene.host, "systemd-analyze", &analysis)?;
+        let level = text.lines().find_map(|line| line.split_once("Overall exposure level for "));
+        let (_, level) =
+            level.and_then(|(_, level)| level.split_once(": ")).context(text.clone())?;
+        let figure: f64 = level.split(' ').next().unwrap_or_default().parse()?;
+        ensure!((figure * 10.0).round() as u32 <= most, "{text}");
+    }
     Ok(())
 }
 
@@ -263,7 +364,8 @@ fn the_example_is_understood() -> Result<()> {
     ensure!(lines.len() > 6, "{lines:?}");
     fs::write(&path, lines.join("\n").replace("virbr0", BRIDGE))?;
     let config = path.to_str().context("a path in UTF-8")?;
-    let run = fixer_tests::command::attached(&scene.host, &["--config", config])?;
+    let mut run = Running::start(&scene.host, fixer_with_otlp(&["run", "--config", config])?)?;
+    run.stderr.wait("attached to")?;
     run.stop(Signal::SIGTERM)?.ok()?;
     Ok(())
 }

@@ -1,13 +1,17 @@
-//! Replies over VLAN devices: the kernel itself adds and takes the tags.
+//! Replies over VLAN devices, and between the access ports of a bridge: the kernel itself adds and takes
+//! the tags.
 //!
 //! Run on the kernels of `cargo xtask vm`, for not every machine's kernel has such devices.
 
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_common::{abi::Hook, rule::Rule, verdict::Verdict};
 use fixer_tests::{
-    command::turn_off,
+    command::{output, turn_off},
     frames::Packet,
     kernel::{counted, load, require_root},
 };
@@ -15,7 +19,7 @@ use fixer_user::{
     bpf::attach::Wish,
     lab::{
         link,
-        packet::{PacketSocket, Partial, wait_until_open},
+        packet::{PacketSocket, Partial, Received, wait_until_open},
         reply::verifies,
     },
     net::netns::NetNs,
@@ -112,5 +116,81 @@ fn pass(offload: bool, place: &str, hook: Hook) -> Result<()> {
     ensure!(fixed == 2 * lengths.len() as u64, "{counts:?}");
     ensure!(counts.iter().sum::<u64>() == fixed, "{counts:?}");
     netns.run(|| object.detach(attachment))??;
+    Ok(())
+}
+
+/// A bridge that keeps VLANs apart, as the CNI plugin `bridge` sets it up for an access port: the VLAN of
+/// a port is its own, untagged.
+struct Access {
+    host: NetNs,
+    server: NetNs,
+    guests: [NetNs; 2],
+}
+
+impl Access {
+    /// A server in VLAN 100, a guest in the same one, and a guest in another.
+    fn new() -> Result<Self> {
+        require_root()?;
+        let scratch = NetNs::scratch;
+        let guests = [scratch("guest")?, scratch("stranger")?];
+        let access = Self { host: scratch("host")?, server: scratch("server")?, guests };
+        link::bridge(&access.host, "br1")?;
+        output(&access.host, "ip", &words("link set br1 type bridge vlan_filtering 1"))?;
+        let [guest, stranger] = &access.guests;
+        for (port, pod, vlan) in
+            [("veth0", &access.server, 100), ("veth1", guest, 100), ("veth2", stranger, 200)]
+        {
+            link::veth(&access.host, port, pod, "net1")?;
+            link::enslave(&access.host, port, "br1")?;
+            let add = format!("vlan add dev {port} vid {vlan} pvid untagged");
+            output(&access.host, "bridge", &words(&add))?;
+            output(&access.host, "bridge", &words(&format!("vlan del dev {port} vid 1")))?;
+        }
+        link::address(&access.server, "net1", [10, 9, 0, 1].into(), 24)?;
+        Ok(access)
+    }
+
+    /// What a guest gets of a broadcast of the server's: an OFFER to one that has no address.
+    fn offer(&self, guest: &NetNs, patience: Duration) -> Result<Option<Received>> {
+        let ear = PacketSocket::open(guest, "net1")?;
+        let server = self.server.run(|| UdpSocket::bind("10.9.0.1:67"))??;
+        server.set_broadcast(true)?;
+        server.send_to(&[0x42; 300], "10.9.0.255:68")?;
+        Ok(ear.receive(patience, |frame| frame.bytes.ends_with(&[0x42; 300]))?)
+    }
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
+#[test]
+fn an_offer_between_access_ports_is_mended_and_stays_in_its_vlan() -> Result<()> {
+    let access = Access::new()?;
+    let [guest, stranger] = &access.guests;
+    wait_until_forwarding(&access)?;
+    let offer = access.offer(guest, PATIENCE)?.context("no offer came without fixer")?;
+    ensure!(offer.partial && !verifies(&offer.bytes), "nothing is wrong there: {offer:?}");
+    for (port, hook) in [("veth1", Hook::Egress), ("veth0", Hook::Ingress)] {
+        let mut object = load(&[Rule::DHCP])?;
+        let attachment = access.host.run(|| object.attach(port, hook, Wish::Auto))??;
+        let offer = access.offer(guest, PATIENCE)?.with_context(|| format!("none by {port}"))?;
+        ensure!(!offer.partial && verifies(&offer.bytes), "{port}: {offer:?}");
+        ensure!(offer.tag.is_none(), "an access port lets no tag out: {offer:?}");
+        // It would have come before the guest's.
+        let strayed = access.offer(stranger, Duration::from_millis(200))?;
+        ensure!(strayed.is_none(), "an offer left its VLAN: {strayed:?}");
+        ensure!(counted(&object)?[Verdict::Fixed as usize] == 2, "{:?}", counted(&object)?);
+        access.host.run(|| object.detach(attachment))??;
+    }
+    Ok(())
+}
+
+/// A port forwards only when its link is known to be up.
+fn wait_until_forwarding(access: &Access) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while access.offer(&access.guests[0], Duration::from_millis(100))?.is_none() {
+        ensure!(Instant::now() < deadline, "the bridge forwards nothing");
+    }
     Ok(())
 }

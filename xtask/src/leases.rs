@@ -54,12 +54,13 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         .context("a pair did not play, or not as it must; what it was is above")
 }
 
-/// Fetches the packages of those clients and servers that this machine does not have.
+/// Fetches the packages of those clients and servers that this machine does not have, and tshark, which
+/// reads what passes between them.
 pub(crate) fn fetch(sh: &Shell) -> Result<()> {
-    unpacked::fetch(sh, DIRECTORY, "DHCP clients and servers", || lacking(sh))
+    unpacked::fetch(sh, DIRECTORY, "DHCP clients, servers and tshark", || lacking(sh))
 }
 
-/// The packages of the clients and servers that are not here.
+/// The packages of what is not here.
 fn lacking(sh: &Shell) -> Result<Vec<String>> {
     let lacking = leases(sh).arg("--lacking").quiet().read()?;
     Ok(lacking.lines().map(str::to_owned).collect())

@@ -31,6 +31,9 @@ pub(crate) fn run(sh: &Shell) -> Result<()> {
     progress("check the lints");
     cmd!(sh, "{cargo} clippy --workspace --exclude fixer-ebpf --all-targets -- -D warnings")
         .run()?;
+    // What only a feature brings in is behind the one package that has it.
+    cmd!(sh, "{cargo} clippy --package fixer-user --all-targets --features otlp -- -D warnings")
+        .run()?;
     // It compiles for the host, too: not to run there, but to be looked at without a toolchain
     // for BPF.
     cmd!(sh, "{cargo} clippy --package fixer-ebpf --bins -- -D warnings").run()?;

@@ -16,6 +16,7 @@ mod lint;
 mod machine;
 mod object;
 mod packages;
+mod pictures;
 mod pxe;
 mod record;
 mod scenario;
@@ -90,6 +91,8 @@ enum Verb {
     /// Send replies at full speed while everything changes and fixer is killed (needs root)
     #[command(after_help = soak::EXAMPLES)]
     Soak(soak::Args),
+    /// Draw the pictures in docs/pictures anew, of what fixer shows in real traffic (needs root)
+    Pictures,
     /// Measure what fixer costs, beside everything that does as well (needs root)
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Args),
@@ -122,6 +125,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Pxe { json } => pxe::run(&sh, json),
         Verb::Scenario(args) => scenario::run(&sh, &args),
         Verb::Soak(args) => soak::run(&sh, &args),
+        Verb::Pictures => pictures::run(&sh),
         Verb::Bench(args) => bench::run(&sh, &args),
     }
 }

@@ -8,7 +8,7 @@ use xshell::{Shell, cmd};
 use crate::{
     machine::{Manager, is_root, program},
     progress,
-    vm::KEYRING,
+    vm::archive::KEYRING,
 };
 
 /// What a package is needed for.
@@ -116,6 +116,18 @@ const PACKAGES: &[Package] = &[
         needs: &[Need::Tests],
         proof: Proof::Program("nft"),
         elsewhere: Names::same("nftables"),
+    },
+    Package {
+        debian: "python3-pip",
+        purpose: "fetches the schemas of Kubernetes",
+        needs: &[Need::Tests],
+        proof: Proof::Program("pip3"),
+        elsewhere: Some(Names {
+            dnf: "python3-pip",
+            zypper: "python3-pip",
+            pacman: "python-pip",
+            apk: "py3-pip",
+        }),
     },
     Package {
         debian: "openvswitch-switch",
@@ -240,15 +252,15 @@ const PACKAGES: &[Package] = &[
     },
     Package {
         debian: "apt",
-        purpose: "fetches kernels from Debian's archive",
-        needs: &[Need::Vm, Need::Bench],
+        purpose: "fetches kernels, and a receiver of OTLP, from Debian's archive",
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::Program("apt-get"),
         elsewhere: Names::same("apt"),
     },
     Package {
         debian: "debian-archive-keyring",
-        purpose: "whose kernels they are",
-        needs: &[Need::Vm, Need::Bench],
+        purpose: "who signs that archive",
+        needs: &[Need::Tests, Need::Vm, Need::Bench],
         proof: Proof::File(KEYRING),
         elsewhere: Names::same("debian-archive-keyring"),
     },

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: what continuous integration runs.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
@@ -8,7 +10,8 @@ use crate::{
     ebpf::{self, Finding},
     fuzz, leases, lint, machine,
     packages::{self, Need},
-    progress, pxe, unpacked, vm,
+    progress, pxe, unpacked,
+    vm::{self, image},
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -25,6 +28,8 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
     packages::ensure(sh, Need::Tests)?;
     leases::fetch(sh)?;
     unpacked::prometheus(sh)?;
+    unpacked::kubernetes(sh)?;
+    unpacked::receiver(sh)?;
     lint::run(sh)?;
     let finding = ebpf::check(sh)?;
 
@@ -46,12 +51,23 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
 }
 
 fn cargo_test(sh: &Shell, filter: Option<&str>) -> Result<()> {
+    build(sh)?;
     let cargo = cargo();
-    // The tests start it, and cargo builds no other package's program for a test.
-    cmd!(sh, "{cargo} build --package fixer-user --bin fixer")
-        .run()
-        .context("fixer could not be built")?;
     cmd!(sh, "{cargo} test --no-fail-fast --workspace --exclude fixer-ebpf {filter...}")
         .run()
         .context("a test failed; its name is above")
+}
+
+/// Builds fixer, and another one with the feature `otlp` beside it. The tests start both, and cargo
+/// builds no other package's program for a test.
+fn build(sh: &Shell) -> Result<()> {
+    let built = |features: &[&str]| -> Result<PathBuf> {
+        let args = [&["build", "--package", "fixer-user", "--bin", "fixer"], features].concat();
+        let fixer = image::built(sh, &args)?.into_iter().find(|(name, _)| name == "fixer");
+        Ok(fixer.context("cargo does not say where fixer is")?.1)
+    };
+    let fixer = built(&["--features", "otlp"])?;
+    sh.copy_file(&fixer, fixer.with_file_name("fixer-otlp"))?;
+    // Last: it takes the place of the other.
+    built(&[]).map(drop)
 }

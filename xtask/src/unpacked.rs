@@ -1,12 +1,16 @@
 //! Packages that are unpacked below `target`, not installed: what is installed may start by itself, and
-//! a DHCP client may take over the machine.
+//! a DHCP client may take over the machine. And schemas that nothing but a test needs.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use xshell::{Shell, cmd};
 
-use crate::{machine::program, packages, progress};
+use crate::{
+    machine::program,
+    packages, progress,
+    vm::archive::{Archive, Suite},
+};
 
 /// Where Prometheus is kept and unpacked; fixer-tests looks for it there.
 const PROMETHEUS: &str = "target/prometheus";
@@ -19,6 +23,52 @@ pub(crate) fn prometheus(sh: &Shell) -> Result<()> {
         let is_lacking = !["prometheus", "promtool"].into_iter().all(is_here);
         Ok(is_lacking.then(|| "prometheus".to_owned()).into_iter().collect())
     })
+}
+
+/// Where the schemas of Kubernetes are kept; fixer-tests looks for them there.
+const KUBERNETES: &str = "target/kubernetes";
+
+/// The package of Python's that has the schemas of all versions of Kubernetes, and checks by them.
+const SCHEMAS: &str = "kubernetes-validate==1.37.0";
+
+/// Fetches the schemas of Kubernetes, if they are not here.
+pub(crate) fn kubernetes(sh: &Shell) -> Result<()> {
+    let directory = sh.current_dir().join(KUBERNETES);
+    if directory.join("kubernetes_validate").is_dir() {
+        return Ok(());
+    }
+    progress(&format!("fetch {SCHEMAS}"));
+    let new = sh.current_dir().join(format!("{KUBERNETES}.new"));
+    sh.remove_path(&new)?;
+    cmd!(sh, "python3 -m pip install --quiet --root-user-action=ignore --target {new} {SCHEMAS}")
+        .run()
+        .with_context(|| format!("pip could not fetch {SCHEMAS}; check the network"))?;
+    sh.remove_path(&directory)?;
+    cmd!(sh, "mv {new} {directory}").quiet().run()?;
+    Ok(())
+}
+
+/// Where a receiver of OTLP is kept; fixer-tests looks for it there.
+const RECEIVER: &str = "target/receiver";
+
+/// Fetches VictoriaMetrics, whatever this machine has: Debian builds Prometheus without OTLP, and
+/// before Debian 13 VictoriaMetrics is too old for it.
+pub(crate) fn receiver(sh: &Shell) -> Result<()> {
+    const NAME: &str = "victoria-metrics";
+    let directory = sh.current_dir().join(RECEIVER);
+    if directory.join(NAME).is_file() {
+        return Ok(());
+    }
+    progress(&format!("fetch {NAME} from Debian's archive"));
+    let apt = directory.join("apt");
+    let archive = Archive::open(sh, &apt, &[Suite::Main("trixie")])?;
+    let unpacked = apt.join("unpacked");
+    for package in archive.download([NAME.to_owned()])? {
+        cmd!(sh, "dpkg-deb --extract {package} {unpacked}").quiet().run()?;
+    }
+    let program = unpacked.join("usr/bin").join(NAME);
+    cmd!(sh, "mv {program} {directory}").quiet().run()?;
+    Ok(sh.remove_path(apt)?)
 }
 
 /// Fetches packages as long as `lacking` names any, and unpacks them in `root` below a directory;

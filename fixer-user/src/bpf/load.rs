@@ -1,6 +1,9 @@
 //! Loads the object with a configuration.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
@@ -74,6 +77,33 @@ impl From<ProgramError> for LoadError {
     }
 }
 
+/// Who loads whatever is not pinned. aya reads all of the kernel's types with every loader that it makes,
+/// which takes longer than anything else here, so one is made for all.
+static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| Mutex::new(loader()));
+
+const LOG_NOTHING: u8 = 0;
+const LOG_DEBUG: u8 = log::Level::Debug as u8;
+
+fn loader() -> EbpfLoader<'static> {
+    let mut loader = EbpfLoader::new();
+    // Nothing in the object depends on the kernel's types.
+    loader.verifier_log_level(aya::VerifierLogLevel::VERBOSE).btf(None);
+    loader
+}
+
+/// The same bytes, for as long as the process lives: a loader that is used again asks for that. There
+/// are no more of them than different configurations.
+fn kept(bytes: &[u8]) -> &'static [u8] {
+    static KEPT: Mutex<Vec<&'static [u8]>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = kept.iter().find(|known| **known == bytes) {
+        return known;
+    }
+    let new: &'static [u8] = Box::leak(bytes.into());
+    kept.push(new);
+    new
+}
+
 /// A loaded object: its programs and maps, gone when this is dropped.
 pub struct Object {
     pub(super) ebpf: Ebpf,
@@ -108,19 +138,23 @@ impl Object {
             shrink_twice: config.shrink_twice.into(),
             ..rules
         };
-        let log_level = u8::from(config.log) * log::Level::Debug as u8;
-        let mut loader = EbpfLoader::new();
-        loader.verifier_log_level(aya::VerifierLogLevel::VERBOSE);
-        // Nothing in the object depends on the kernel's types, so they need not be read.
-        loader.btf(None).override_global(CONFIG, baked.as_bytes(), true).override_global(
-            "AYA_LOG_LEVEL",
-            &log_level,
-            true,
-        );
-        for (name, dir) in map::ALL.into_iter().zip(pins.into_iter().cycle()) {
-            loader.map_pin_path(name, dir.join(name));
-        }
-        let mut object = Self { ebpf: loader.load(object)?, logger: None, claims: Vec::new() };
+        let (baked, level) =
+            (kept(baked.as_bytes()), if config.log { &LOG_DEBUG } else { &LOG_NOTHING });
+        let load = |loader: &mut EbpfLoader<'static>| {
+            loader.override_global(CONFIG, baked, true);
+            loader.override_global("AYA_LOG_LEVEL", level, true).load(object)
+        };
+        let ebpf = match pins {
+            None => load(&mut LOADER.lock().unwrap_or_else(PoisonError::into_inner)),
+            Some(dir) => {
+                let mut loader = loader();
+                for name in map::ALL {
+                    loader.map_pin_path(name, dir.join(name));
+                }
+                load(&mut loader)
+            }
+        };
+        let mut object = Self { ebpf: ebpf?, logger: None, claims: Vec::new() };
         // Who reads the events of pinned maps may want others, and chooses them itself.
         if pins.is_none() {
             object.set_events(config.events)?;

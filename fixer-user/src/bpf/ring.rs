@@ -37,7 +37,7 @@ impl Wanted {
 }
 
 /// The maps that events take their way through, by their ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Maps {
     /// The ring buffer.
     pub events: u32,

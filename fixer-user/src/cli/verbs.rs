@@ -11,6 +11,7 @@ use fixer_common::{
 use super::{Events, Hooks, Metrics, Select, What};
 use crate::{
     bpf::{attach::Wish, load::Config},
+    metrics::Endpoint,
     privileges::{self, Act},
 };
 
@@ -33,6 +34,13 @@ pub struct Run {
     /// Where to serve OpenMetrics, or `off`
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9767")]
     pub metrics: Metrics,
+    /// Also push the metrics to this receiver of OTLP (HTTP, protobuf), to /v1/metrics if no path is
+    /// given. Only in a fixer that was built with `--features otlp`
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<Endpoint>,
+    /// After how long it is pushed again, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub otlp_interval: u64,
     /// Become this user once everything is attached and open
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -85,7 +93,7 @@ fn run_help() -> String {
             .map(privileges::help);
     format!(
         "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nwith --user also:\n{become_user}\n\
-         and keeps once it is attached:\n{after}\nwith --config also:\n{load}\nwith --netns also:\n{enter}"
+         and keeps once it is attached:\n{after}\nwith --config, or a glob in --netns, also:\n{load}\nwith --netns also:\n{enter}"
     )
 }
 
@@ -94,7 +102,9 @@ Names decide, for as long as it runs. An interface that is made again, or rename
 pattern, is attached; one that is renamed out of it is detached. A network namespace whose
 name is deleted is let go, so that it can end, and entered again when the name comes back;
 one given as pid:N is let go when the process ends. When none is left that could come back,
-the run ends.
+the run ends. A glob in --netns takes every namespace below /run/netns whose name matches, as
+they are named and deleted, and need not find any; what is named in it with -i need not be
+there either. A namespace with several names is taken once.
 
 With --all at ingress, the rules dhcp and pxe also take what clients ask of servers (UDP 68
 to 67); a sum that is partial is finished there too, unless --observe-only is given. With
@@ -103,6 +113,11 @@ offered, how long it took, and whether it was a lease, a nak, no_offer, unanswer
 no_ack. What passes from one port of a bridge to another is not seen at the bridge: if the
 server is another host, select the guests' ports.
 
+A receiver of --otlp is told the same as whoever asks --metrics; what is fixer_packets_total
+here is fixer.packets there. Who tells it is in the resource: service.name, service.version,
+service.instance.id and host.name, and OTEL_RESOURCE_ATTRIBUTES has the last word. While a
+receiver does not answer, all else goes on; at the end the last numbers are pushed.
+
 While many interfaces are attached or detached at once, /sys/kernel/rcu_expedited is turned
 on if it can be, and put back.
 
@@ -110,8 +125,10 @@ Examples:
   fixer run -i virbr0
   fixer run -i 'br-*' --events json --metrics off
   fixer run -i tap0 --netns blue --netns pid:4711
+  fixer run -i 'ns-*' --netns 'qdhcp-*'
   fixer run -i br0 --observe-only --all --pcapng dhcp.pcapng
   fixer run -i br0 --all --hook both
+  fixer run --auto --otlp http://127.0.0.1:4318
   fixer run --config /etc/fixer/fixer.toml";
 
 /// One of these arguments at least says which interfaces are meant.
@@ -195,6 +212,12 @@ const TOP_KEYS: &str = "\
 It shows what `fixer attach` and every running `fixer run` attached, and changes nothing. What is
 attached later appears within seconds. Rates are the mean of the last ten seconds.
 
+Of a `fixer run --all --hook both` it also shows the last exchanges between DHCP clients and servers:
+the client, what was said (D discover, O offer, R request, A ack, N nak, I inform, d decline, r release;
+D3 is three of them), the outcome, the address that was offered, the server, and how long it took.
+An exchange is over after 30 seconds of silence. Events of bad packets are listed below; `fixer watch`
+tells more of each.
+
 Keys:
   up, down, k, j    select an interface; PgUp, PgDn, Home, End go further
   /                 type a part of an interface's name; Enter keeps the filter, Esc drops it
@@ -202,7 +225,7 @@ Keys:
   s                 sort by name, by rate, by total
   q, Ctrl-C         quit
 
-Without colour: set NO_COLOR.";
+Without colour: set NO_COLOR. Terminals that have none, as vt220 and xterm-mono, get none.";
 
 /// Arguments of `fixer watch`.
 #[derive(Debug, Args)]
@@ -226,8 +249,9 @@ fn watch_help() -> String {
 const WATCH_EXAMPLES: &str = "\
 It changes nothing of what is attached, and any number may watch at once, each with its own options.
 A watcher that does not keep up is told how many events it has lost; the others and the counters lose
-nothing by it. It ends with Ctrl-C, or when nothing that it watches is attached any more, and then says
-what was counted since it began.
+nothing by it. While it watches a `run` whose own output nobody empties, that output loses events
+instead of letting them wait. It ends with Ctrl-C, or when that `run` ends or nothing that
+`fixer attach` left in the namespace is attached any more, and then says what was counted since it began.
 
 What `fixer attach` left is read by a process beside the watchers, `fixer serve-events`, that the first
 of them starts and that ends with the last.

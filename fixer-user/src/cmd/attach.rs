@@ -23,7 +23,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
-    share::Feed,
+    share::server_of,
     site::place,
 };
 
@@ -158,7 +158,7 @@ impl Work {
     fn load(&mut self, config: &Config) -> Result<()> {
         let mut object = self.pins.load(config)?;
         // Watchers that were killed with all that served them have left it as they wanted it.
-        let server = Feed::Pins(self.pins.event_maps()?).name();
+        let server = server_of(self.pins.event_maps()?);
         if !self.netns.run(|| is_held(&server))?? {
             object.set_events(config.events)?;
         }

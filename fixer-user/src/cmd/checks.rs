@@ -9,7 +9,9 @@ use crate::{
     cli::{Hooks, Select, What},
     net::{
         links::{self, Link},
-        netns::NetNs,
+        named::{Choice, named},
+        netns::{NetNs, Spec},
+        select::Pattern,
     },
     privileges::{self, Act},
     proof::prove,
@@ -24,20 +26,67 @@ pub fn privileges(acts: &[Act], select: &Select, what: Option<&What>) -> Result<
     Ok(privileges::require(&acts)?)
 }
 
-/// The namespaces that were named, each once by whatever names, or our own.
+/// The namespaces that are meant and there, each once by whatever names. If there is none, that is a
+/// mistake.
 pub fn namespaces(select: &Select) -> Result<Vec<NetNs>> {
+    let namespaces = namespaces_now(select)?;
+    if namespaces.is_empty() {
+        let named = named()?;
+        let names: Vec<_> = named.iter().map(Spec::given).take(20).collect();
+        let there = match names[..] {
+            [] => "`ip netns` has named none".to_owned(),
+            _ => format!("there are: {}", names.join(", ")),
+        };
+        bail!("no network namespace matches {}; {there}", quoted(select.globs()));
+    }
+    Ok(namespaces)
+}
+
+/// Globs, as messages name them.
+pub fn quoted<'a>(globs: impl Iterator<Item = &'a Pattern>) -> String {
+    let globs: Vec<_> = globs.map(|glob| format!("'{}'", glob.given())).collect();
+    globs.join(" or ")
+}
+
+/// The namespaces that are meant and there, each once by whatever names. A glob need not find any.
+pub fn namespaces_now(select: &Select) -> Result<Vec<NetNs>> {
     if select.netns.is_empty() {
         return Ok(vec![NetNs::current().context("cannot open our own network namespace")?]);
     }
+    let mut found = Vec::new();
+    for choice in &select.netns {
+        if let Choice::One(spec) = choice {
+            found.push(NetNs::open(spec)?);
+        }
+    }
+    // Who is named has its own name, whatever globs take it too.
+    for spec in matching(select)? {
+        match NetNs::open(&spec) {
+            // It was deleted while we looked.
+            Err(_) if spec.present().is_none() => {}
+            netns => found.push(netns?),
+        }
+    }
     let (mut namespaces, mut seen) = (Vec::new(), BTreeSet::new());
-    for spec in &select.netns {
-        let netns = NetNs::open(spec)?;
+    for netns in found {
         let identity = netns.identity().context("cannot tell network namespaces apart")?;
         if seen.insert(identity) {
             namespaces.push(netns);
         }
     }
     Ok(namespaces)
+}
+
+/// The namespaces that are there and that a glob takes.
+pub fn matching(select: &Select) -> io::Result<Vec<Spec>> {
+    if select.globs().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let is_taken = |spec: &Spec| {
+        let name = spec.name().unwrap_or_default();
+        select.globs().any(|glob| glob.is_match(name)) && spec.present().is_some()
+    };
+    Ok(named()?.into_iter().filter(is_taken).collect())
 }
 
 /// What is attached in a namespace: to the interfaces that are selected, or to any if none is.

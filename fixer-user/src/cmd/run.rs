@@ -3,20 +3,23 @@
 use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
-use nix::unistd::User;
+use nix::{
+    sys::resource::{Resource, getrlimit, setrlimit},
+    unistd::User,
+};
 use tokio::net::TcpListener;
 
 use super::{Outcome, checks, sinks::sinks};
 use crate::{
     cli::{self, Events, Metrics},
     exchange::Ledger,
+    metrics::{Exports, Push},
     net::netns::NetNs,
     privileges::{self, Act, TO_ATTACH, TO_STAY},
     service,
     session::{Plan, Session},
     signals::{Request, Signals},
     sink::SinkError,
-    site::Site,
     stream::{Follower, Writer},
     summary,
 };
@@ -26,9 +29,10 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     let acts = [TO_ATTACH, if args.user.is_some() { &[Act::Become] } else { &[] }].concat();
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
-    let namespaces = checks::namespaces(&args.select)?;
+    let namespaces = checks::namespaces_now(&args.select)?;
     let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
+    open_many_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
     // A request for metrics that is still open must not keep us.
@@ -45,13 +49,16 @@ async fn work(
     let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
     let mut signals = Signals::new(on_hangup)?;
     let listener = listen(args.metrics).await?;
+    let pause = Duration::from_secs(args.otlp_interval);
+    let push = args.otlp.as_ref().map(|endpoint| Push::new(endpoint, pause));
+    let mut exports = Exports { listener, push };
 
-    let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
     let (mut sites, mut found) = (Vec::new(), Vec::new());
     for netns in namespaces {
-        let selection = args.select.selection();
-        let (site, links) = Site::new(netns.clone(), plan.config(), selection, hooks, wish).await?;
-        checks::every_name_will_do(&args.select, &netns, &links)?;
+        let (site, links) = plan.site(netns.clone()).await?;
+        if args.select.requires(netns.spec()) {
+            checks::every_name_will_do(&args.select, &netns, &links)?;
+        }
         sites.push(site);
         found.push(links);
     }
@@ -59,16 +66,16 @@ async fn work(
     let sinks = sinks(&args.output)?;
     let ledger = Ledger::default();
     ledger.follow(args.sees_exchanges());
-    let mut session = Session::new(sites, ledger.clone())?;
-    let begun = session.attach(found).and_then(|()| {
+    let mut session = Session::new(sites, &plan, ledger.clone())?;
+    let begun = session.attach(found, &plan).and_then(|()| {
         // Threads that are there already would keep their privileges: so the writer comes after.
         privileges::keep(&later(args), user).context("cannot give up privileges")?;
         let patience = Duration::from_secs(args.exchange_timeout);
-        let writer = Writer::start(sinks, Follower::new(ledger, patience))?;
+        let writer = Writer::start(sinks, Follower::new(ledger.clone(), patience))?;
         session.show(writer, plan.config().events)
     });
     let lived = match begun {
-        Ok(()) => session.live(listener, &mut signals, &mut plan).await,
+        Ok(()) => session.live(&mut exports, &mut signals, &mut plan).await,
         Err(error) => Err(error),
     };
     service::stopping();
@@ -83,6 +90,7 @@ async fn work(
         let to_stderr = args.output.events == Events::Json || ended.is_none();
         summary::print(session.snapshots(), to_stderr);
     }
+    exports.finish(session.snapshots().collect(), &ledger).await;
     lived?;
     closed?;
     match ended.unwrap_or(Ok(())) {
@@ -91,10 +99,19 @@ async fn work(
     }
 }
 
+/// Every interface and every namespace takes some files, and the usual limit is there for programs that
+/// use select(2). Where it stays as it is, what is too much is told.
+fn open_many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 /// What is still done once it is attached.
 fn later(args: &cli::Run) -> Vec<Act> {
     let mut acts = TO_STAY.to_vec();
-    acts.extend(args.config.is_some().then_some(Act::Load));
+    let loads = args.config.is_some() || args.select.globs().next().is_some();
+    acts.extend(loads.then_some(Act::Load));
     acts.extend((!args.select.netns.is_empty()).then_some(Act::Enter));
     acts
 }

@@ -10,6 +10,7 @@ use super::Outcome;
 use crate::{
     bpf::ring::Maps,
     cli::ServeEvents,
+    exchange::Ledger,
     privileges::{self, Act},
     share::{Listener, Share},
     signals::{Request, Signals},
@@ -36,7 +37,7 @@ async fn serve(args: &ServeEvents, listener: Listener) -> Result<()> {
     let mut signals = Signals::new(Request::End)?;
     let (mut ring, wanted, losses) = maps.open().context("cannot open the maps")?;
     privileges::keep(&[Act::Read, Act::Attach], None).context("cannot give up privileges")?;
-    let share = Share::new(wanted, 0);
+    let share = Share::new(wanted, 0, Ledger::default());
     // When it goes, nobody wants events any more, and the programs make none.
     let _door = share.open(listener)?;
     let mut told = losses.count()?;

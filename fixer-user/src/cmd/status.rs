@@ -34,7 +34,10 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     } else if entries.is_empty() {
         println!("nothing is attached");
     } else {
-        print!("{}", table(&entries, args.select.netns.len() > 1));
+        print!(
+            "{}",
+            table(&entries, args.select.netns.len() > 1 || args.select.globs().next().is_some())
+        );
     }
     Ok(Outcome::Done)
 }

@@ -11,15 +11,19 @@ use anyhow::{Context as _, Result, bail};
 use crossterm::event::{Event, EventStream};
 use futures_util::StreamExt as _;
 use ratatui::{DefaultTerminal, buffer::Buffer, layout::Rect};
-use tokio::sync::mpsc::{self, Receiver};
+use tokio::{
+    sync::mpsc::{self, Receiver},
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{Outcome, checks};
 use crate::{
-    cli,
+    cli::{self, Hooks},
     privileges::{self, Act},
     say,
     signals::{Request, Signals},
     top::{
+        ears::Ears,
         model::Sample,
         sampler::Sampler,
         state::{Flow, Looks, State},
@@ -29,6 +33,9 @@ use crate::{
 
 /// How often the counters are read.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// How often a new picture is drawn, at most: events may come by the thousand, and a terminal be far away.
+const FRAME: Duration = Duration::from_millis(100);
 
 /// The size of a frame that is printed where nobody says another width.
 const WIDTH: u16 = 80;
@@ -41,10 +48,12 @@ pub fn run(args: &cli::Top) -> Result<Outcome> {
     checks::privileges(privileges::TO_LOOK, &args.select, None)?;
     let namespaces = checks::namespaces(&args.select)?;
     let enters = (!args.select.netns.is_empty()).then_some(Act::Enter);
-    let acts: Vec<_> = privileges::TO_LOOK.iter().copied().chain(enters).collect();
+    // The process that reads pinned events inherits what there is, and gives slow readers more room.
+    let acts = privileges::TO_LOOK.iter().copied().chain(enters).chain([Act::Attach]);
+    let acts: Vec<_> = acts.collect();
     privileges::keep(&acts, None).context("cannot give up privileges")?;
     let sampler = Sampler::new(namespaces, args.select.clone(), args.hook);
-    if args.once { once(sampler) } else { live(sampler) }?;
+    if args.once { once(sampler) } else { live(sampler, Ears::new(args.hook == Hooks::Both)) }?;
     Ok(Outcome::Done)
 }
 
@@ -72,7 +81,13 @@ fn looks() -> Looks {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].iter().find(|name| is_set(name));
     let locale = locale.and_then(|name| env::var(name).ok()).unwrap_or_default().to_lowercase();
     let unicode = locale.contains("utf-8") || locale.contains("utf8");
-    Looks { colour: !is_set(&"NO_COLOR"), unicode }
+    let term = env::var("TERM").unwrap_or_default();
+    Looks { colour: !is_set(&"NO_COLOR") && has_colour(&term), unicode }
+}
+
+/// Terminals without colour are called so, as `xterm-mono` and `linux-m`, or are as old as `vt220`.
+fn has_colour(term: &str) -> bool {
+    !term.starts_with("vt") && !["-m", "-mono"].iter().any(|end| term.ends_with(end))
 }
 
 /// Prints what is seen within a second.
@@ -123,20 +138,30 @@ impl Drop for Screen {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn live(sampler: Sampler) -> Result<()> {
+async fn live(sampler: Sampler, mut ears: Ears) -> Result<()> {
     let mut signals = Signals::new(Request::End)?;
     let mut samples = samples(sampler)?;
     // What cannot be seen at all is said before the terminal is taken over.
     let first = samples.recv().await.context("the sampler has ended")??;
     let mut state = State::new(looks());
-    state.sample(first);
+    take(first, &mut state, &mut ears);
     let mut screen = Screen::new()?;
     let mut events = EventStream::new();
+    let mut frames = interval(FRAME);
+    frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_old = true;
     loop {
-        screen.draw(&state)?;
         tokio::select! {
+            _ = frames.tick(), if is_old => {
+                screen.draw(&state)?;
+                is_old = false;
+                continue;
+            }
             _ = signals.any() => return Ok(()),
-            sample = samples.recv() => state.sample(sample.context("the sampler has ended")??),
+            sample = samples.recv() => {
+                take(sample.context("the sampler has ended")??, &mut state, &mut ears);
+            }
+            Some(news) = ears.next() => state.live().hear(news),
             event = events.next() => match event {
                 Some(Ok(Event::Key(key))) if state.key(key) == Flow::Quit => return Ok(()),
                 // Whatever else came, a new size among it, the picture is drawn anew.
@@ -145,7 +170,15 @@ async fn live(sampler: Sampler) -> Result<()> {
                 None => return Ok(()),
             },
         }
+        is_old = true;
     }
+}
+
+/// A sample is for the picture, and says who is to be listened to.
+fn take(sample: Sample, state: &mut State, ears: &mut Ears) {
+    let gone = ears.turn_to(&sample.speakers);
+    state.sample(sample);
+    gone.into_iter().for_each(|news| state.live().hear(news));
 }
 
 /// A sample every second, taken on a thread of its own: keys do not wait for the kernel.
@@ -163,4 +196,15 @@ fn samples(mut sampler: Sampler) -> Result<Receiver<Result<Sample>>> {
     };
     thread::Builder::new().name("sampler".to_owned()).spawn(take)?;
     Ok(samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_terminals_have_no_colour() {
+        assert!(["xterm", "xterm-256color", "linux", "tmux"].into_iter().all(has_colour));
+        assert!(!["vt100", "vt220", "xterm-mono", "linux-m"].into_iter().any(has_colour));
+    }
 }

@@ -40,7 +40,7 @@ pub fn run(args: &cli::Watch) -> Result<Outcome> {
 
 /// What there is to watch in a namespace.
 fn look(args: &cli::Watch, netns: NetNs) -> Result<Ground> {
-    let pins = Pins::of(&netns)?;
+    let mut pins = None;
     let selection = args.select.selection();
     let is_all = !selection.auto && selection.patterns.is_empty();
     let selection = (!is_all).then_some(selection);
@@ -54,7 +54,13 @@ fn look(args: &cli::Watch, netns: NetNs) -> Result<Ground> {
     for there in &residents {
         let feed = match there.holder {
             Holder::Run(pid) => Feed::Run(pid),
-            Holder::Attach(abi::VERSION) => Feed::Pins(pins.event_maps()?),
+            Holder::Attach(abi::VERSION) => {
+                let pins = match &pins {
+                    Some(pins) => pins,
+                    None => pins.insert(Pins::of(&netns)?),
+                };
+                Feed::Pins(pins.event_maps()?)
+            }
             Holder::Attach(_) | Holder::Unknown | Holder::Nobody => {
                 say(cannot_watch(&netns, there));
                 continue;
@@ -94,7 +100,11 @@ fn check(args: &cli::Watch, grounds: &[Ground]) -> Result<()> {
 
 async fn work(args: &cli::Watch, grounds: Vec<Ground>) -> Result<()> {
     let mut signals = Signals::new(Request::End)?;
-    let mut watch = Watch::begin(grounds, args.output.verdicts()).await?;
+    let mut watch = tokio::select! {
+        watch = Watch::begin(grounds, args.output.verdicts()) => watch?,
+        // Whoever is to hand out events may be stuck.
+        _ = signals.any() => return Ok(()),
+    };
     let (writer, end) = Writer::start(sinks(&args.output)?, Follower::none())?;
     watch.tell();
     let ended = watch.live(writer, end, &mut signals).await?;

@@ -1,6 +1,6 @@
 //! Everything that the checks look at, read once.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use caps::{CapSet, Capability};
@@ -19,6 +19,7 @@ use crate::{
     net::{
         inspect::Interface,
         links,
+        named::named,
         netns::{NetNs, Spec},
     },
     proof::{Proof, prove},
@@ -184,10 +185,10 @@ impl Facts {
         }
     }
 
-    fn open(&self, inode: Inode, names: &BTreeMap<Inode, String>) -> Option<NetNs> {
+    fn open(&self, inode: Inode, names: &BTreeMap<Inode, Spec>) -> Option<NetNs> {
         let pid = self.census.namespaces.get(&inode)?;
-        let given = names.get(&inode).cloned().unwrap_or_else(|| format!("pid:{pid}"));
-        NetNs::open(&given.parse::<Spec>().ok()?).ok()
+        let process = || format!("pid:{pid}").parse().ok();
+        NetNs::open(&names.get(&inode).cloned().or_else(process)?).ok()
     }
 
     fn find_services(&mut self, server: usize, network: usize) {
@@ -254,13 +255,7 @@ fn serves(server: &Server, interface: &Interface) -> bool {
 }
 
 /// The namespaces that `ip netns` named.
-fn names() -> BTreeMap<Inode, String> {
-    let directory = fs::read_dir(Path::new("/run/netns"));
-    let entries = directory.into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let inode = fs::metadata(entry.path()).ok()?.ino();
-            Some((inode, entry.file_name().into_string().ok()?))
-        })
-        .collect()
+fn names() -> BTreeMap<Inode, Spec> {
+    let named = named().unwrap_or_default().into_iter();
+    named.filter_map(|spec| Some((spec.present()?.1, spec))).collect()
 }

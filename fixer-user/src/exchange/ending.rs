@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::messages::Messages;
 use crate::event::{Mac, Xid, nanoseconds};
 
 /// How an exchange ended.
@@ -114,6 +115,12 @@ pub struct Exchange {
     pub server: Option<Ipv4Addr>,
     /// The address that the client got.
     pub your_ip: Option<Ipv4Addr>,
+    /// What was said, for those who show it as letters; the stream has the messages themselves.
+    #[serde(skip)]
+    pub messages: Messages,
+    /// The address that was offered first, taken or not.
+    #[serde(skip)]
+    pub offered: Option<Ipv4Addr>,
 }
 
 #[cfg(test)]

@@ -10,17 +10,16 @@ use std::{
     },
 };
 
-use prometheus_client::metrics::histogram::Histogram;
-
 use super::ending::{Ending, Outcome, TABLE};
 use crate::event::Event;
 
 /// How many interfaces keep their counters: those that were heard of last.
 const REMEMBERED: usize = 4096;
 
-/// Bounds of the histogram in seconds. A server on the same host answers within milliseconds; one
-/// that pings first takes three seconds; a client that repeats itself takes tens of them.
-const BUCKETS: [f64; 13] =
+/// By which lengths of time are counted, in seconds. A server on the same host answers within
+/// milliseconds; one that pings first takes three seconds; a client that repeats itself takes tens of
+/// them.
+pub const BOUNDS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// An interface in a network namespace, by label and name.
@@ -44,22 +43,43 @@ struct Counts {
 }
 
 /// The counters of one interface.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Row {
     /// DHCP messages by their types' names, of which there is a fixed list.
     pub messages: BTreeMap<&'static str, u64>,
     /// Exchanges by the numbers of their outcomes.
     pub outcomes: [u64; TABLE.len()],
     /// How long it took from DISCOVER to ACK.
-    pub seconds: Histogram,
+    pub seconds: Seconds,
     /// When it was added to for the last time.
     turn: u64,
 }
 
-impl Default for Row {
-    fn default() -> Self {
-        let (messages, outcomes, turn) = Default::default();
-        Self { messages, outcomes, seconds: Histogram::new(BUCKETS), turn }
+/// Lengths of time.
+#[derive(Clone, Debug, Default)]
+pub struct Seconds {
+    /// All of them together.
+    pub sum: f64,
+    /// How many are as long as each of [`BOUNDS`] or shorter, and longer than the one before; those
+    /// that are longer than all of them come last.
+    pub counts: [u64; BOUNDS.len() + 1],
+}
+
+impl Seconds {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// The bounds, of which the last is infinite, and how many there are below each and above the one
+    /// before.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
+        BOUNDS.into_iter().chain([f64::INFINITY]).zip(self.counts)
+    }
+
+    fn observe(&mut self, seconds: f64) {
+        self.counts[BOUNDS.partition_point(|bound| *bound < seconds)] += 1;
+        self.sum += seconds;
     }
 }
 
@@ -96,7 +116,12 @@ impl Ledger {
 
     /// Counts an exchange that was forgotten before its end.
     pub fn forgotten(&self, netns: &Arc<str>) {
-        *self.counts().forgotten.entry(Arc::clone(netns)).or_default() += 1;
+        let forgotten = &mut self.counts().forgotten;
+        // Namespaces may get new names for ever.
+        if forgotten.len() >= REMEMBERED && !forgotten.contains_key(netns) {
+            forgotten.pop_first();
+        }
+        *forgotten.entry(Arc::clone(netns)).or_default() += 1;
     }
 
     /// The counters by interface.
@@ -154,5 +179,17 @@ mod tests {
         let bridge = rows.iter().find(|((_, name), _)| &**name == "br0").unwrap();
         assert_eq!(bridge.1.messages["offer"], REMEMBERED as u64 + 1);
         assert!(!rows.iter().any(|((_, name), _)| &**name == "veth0"));
+    }
+    #[test]
+    fn a_length_of_time_is_counted_by_the_first_bound_that_it_does_not_exceed() {
+        let mut seconds = Seconds::default();
+        let lengths = [0.0, 0.001, 0.0011, 0.5, 60.0, 60.1];
+        for length in lengths {
+            seconds.observe(length);
+        }
+        let found: Vec<_> = seconds.buckets().filter(|(_, count)| *count > 0).collect();
+        let expected = [(0.001, 2), (0.0025, 1), (1.0, 1), (60.0, 1), (f64::INFINITY, 1)];
+        assert_eq!(found, expected);
+        assert_eq!((seconds.count(), seconds.sum), (6, lengths.iter().sum()));
     }
 }

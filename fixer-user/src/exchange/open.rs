@@ -7,54 +7,22 @@ use fixer_common::abi::Hook;
 use super::{
     Message, Now,
     ending::{Ending, Exchange, Outcome},
+    messages::{Messages, Word},
 };
-use crate::event::{Mac, Xid};
+use crate::event::{Event, Mac, Xid};
 
 /// How many servers and transactions of an exchange are remembered. Only a flood has more.
 const MOST: usize = 8;
 
-/// What is said in a message: its type, of those that make a conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Discover,
-    Offer,
-    Request,
-    Ack,
-    Nak,
-    Decline,
-    Release,
-    Inform,
-}
+/// A hook of an interface, by its index.
+type Spot = (u32, Hook);
 
-const WORDS: [(Word, &str); 8] = [
-    (Word::Discover, "discover"),
-    (Word::Offer, "offer"),
-    (Word::Request, "request"),
-    (Word::Ack, "ack"),
-    (Word::Nak, "nak"),
-    (Word::Decline, "decline"),
-    (Word::Release, "release"),
-    (Word::Inform, "inform"),
-];
-
-impl Word {
-    /// The word that a message's type is called by.
-    pub(super) fn of(name: &str) -> Option<Self> {
-        WORDS.iter().find(|(_, other)| *other == name).map(|(word, _)| *word)
-    }
-
-    fn name(self) -> &'static str {
-        WORDS[self as usize].1
-    }
-
-    /// Whether clients say it, and not servers.
-    pub(super) fn is_clients(self) -> bool {
-        !matches!(self, Self::Offer | Self::Ack | Self::Nak)
-    }
+fn spot(event: &Event) -> Spot {
+    (event.ifindex, event.hook)
 }
 
 /// An exchange that goes on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Open {
     /// When it was heard of last: `CLOCK_MONOTONIC`.
     pub(super) heard: Duration,
@@ -67,7 +35,7 @@ pub(super) struct Open {
     interface: Arc<str>,
     /// Where the client was seen first. The same message may be seen elsewhere too, and is no
     /// repetition.
-    seen_at: (u32, Hook),
+    seen_at: Spot,
     client_mac: Option<Mac>,
     /// The client's transactions, the latest last.
     xids: Vec<u32>,
@@ -78,6 +46,11 @@ pub(super) struct Open {
     requests: u32,
     servers: Vec<Ipv4Addr>,
     boot_servers: Vec<Ipv4Addr>,
+    /// Where each server was seen first.
+    servers_at: Vec<(Option<Ipv4Addr>, Spot)>,
+    messages: Messages,
+    /// The first address that was offered.
+    offered: Option<Ipv4Addr>,
     /// The server that the client asked.
     asked: Option<Ipv4Addr>,
 }
@@ -93,7 +66,7 @@ impl Open {
             began: event.monotonic,
             netns: Arc::clone(&event.netns),
             interface: Arc::clone(&event.interface),
-            seen_at: (event.ifindex, event.hook),
+            seen_at: spot(event),
             client_mac: message.dhcp.client_mac,
             xids: Vec::new(),
             is_pxe: false,
@@ -102,6 +75,9 @@ impl Open {
             requests: 0,
             servers: Vec::new(),
             boot_servers: Vec::new(),
+            servers_at: Vec::new(),
+            messages: Messages::default(),
+            offered: None,
             asked: None,
         };
         open.said(message);
@@ -140,7 +116,8 @@ impl Open {
         self.is_pxe |= message.is_pxe();
         self.asked = message.server().or(self.asked);
         self.has_asked |= message.word != Word::Discover;
-        if self.seen_at == (message.event.ifindex, message.event.hook) {
+        if self.seen_at == spot(message.event) {
+            self.messages.add(message.word);
             match message.word {
                 Word::Discover => self.discovers = self.discovers.saturating_add(1),
                 _ => self.requests = self.requests.saturating_add(1),
@@ -151,6 +128,10 @@ impl Open {
     /// A server makes an offer. One without an address is about what to boot.
     pub(super) fn offered(&mut self, message: &Message<'_>) {
         self.hear(message);
+        if self.is_first_sight(message) {
+            self.messages.add(message.word);
+        }
+        self.offered = self.offered.or(message.your_ip());
         let servers = match message.your_ip() {
             Some(_) => &mut self.servers,
             None => &mut self.boot_servers,
@@ -163,12 +144,28 @@ impl Open {
         }
     }
 
+    /// Whether a server's message is seen where the server was seen first, and not once more elsewhere.
+    fn is_first_sight(&mut self, message: &Message<'_>) -> bool {
+        let (server, here) = (message.server(), spot(message.event));
+        match self.servers_at.iter().find(|(known, _)| *known == server) {
+            Some((_, first)) => *first == here,
+            None if self.servers_at.len() == MOST => false,
+            None => {
+                self.servers_at.push((server, here));
+                true
+            }
+        }
+    }
+
     fn hear(&mut self, message: &Message<'_>) {
         self.heard = self.heard.max(message.event.monotonic);
     }
 
     /// It is over: a server, or the client, has had the last word.
-    pub(super) fn answered(self, message: &Message<'_>, outcome: Outcome) -> Ending {
+    pub(super) fn answered(mut self, message: &Message<'_>, outcome: Outcome) -> Ending {
+        if !message.word.is_clients() {
+            self.messages.add(message.word);
+        }
         let your_ip = message.your_ip().filter(|_| outcome == Outcome::Lease);
         let server = message.server();
         self.ending(message.now(), outcome, server, your_ip)
@@ -207,6 +204,8 @@ impl Open {
             boot_servers: self.boot_servers,
             server,
             your_ip,
+            messages: self.messages,
+            offered: self.offered,
         };
         let (netns, interface, (ifindex, _)) = (self.netns, self.interface, self.seen_at);
         Ending { time: now.time, netns, interface, ifindex, exchange }

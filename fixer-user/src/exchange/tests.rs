@@ -77,8 +77,11 @@ fn a_lease_tells_who_gave_it_and_how_long_it_took() {
         boot_servers: vec![],
         server: Some(SERVER),
         your_ip: Some(YOURS),
+        messages: exchange.messages.clone(),
+        offered: Some(YOURS),
     };
     assert_eq!(exchange, expected);
+    assert_eq!(exchange.messages.to_string(), "DO2RA");
 }
 
 #[test]

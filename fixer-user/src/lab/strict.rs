@@ -18,10 +18,13 @@ use smoltcp::{
     phy::{self, Device, DeviceCapabilities, Medium, RawSocket},
     socket::dhcpv4,
     time::{Duration as Span, Instant as Moment},
-    wire::EthernetAddress,
+    wire::{DhcpOption, EthernetAddress},
 };
 
 use crate::net::netns::NetNs;
+
+/// The option in which a client says of what class it is (RFC 2132).
+const VENDOR_CLASS: u8 = 60;
 
 /// What a client got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +53,27 @@ pub fn ask(
     mac: [u8; 6],
     patience: Duration,
 ) -> io::Result<Outcome> {
-    netns.run(|| converse(interface, mac, patience))?
+    netns.run(|| converse(interface, mac, &[], patience))?
 }
 
-fn converse(interface: &str, mac: [u8; 6], patience: Duration) -> io::Result<Outcome> {
+/// The same for a client that says of what vendor class it is, such as `PXEClient`.
+pub fn ask_as(
+    class: &str,
+    netns: &NetNs,
+    interface: &str,
+    mac: [u8; 6],
+    patience: Duration,
+) -> io::Result<Outcome> {
+    let class = DhcpOption { kind: VENDOR_CLASS, data: class.as_bytes() };
+    netns.run(|| converse(interface, mac, &[class], patience))?
+}
+
+fn converse(
+    interface: &str,
+    mac: [u8; 6],
+    options: &[DhcpOption<'_>],
+    patience: Duration,
+) -> io::Result<Outcome> {
     let seen = Rc::new(RefCell::new(Outcome::default()));
     let socket = RawSocket::new(interface, Medium::Ethernet)?;
     let fd = socket.as_raw_fd();
@@ -67,6 +87,7 @@ fn converse(interface: &str, mac: [u8; 6], patience: Duration) -> io::Result<Out
     let mut retry = dhcpv4::RetryConfig::default();
     retry.discover_timeout = Span::from_secs(1);
     dhcp.set_retry_config(retry);
+    dhcp.set_outgoing_options(options);
     let dhcp = sockets.add(dhcp);
 
     let deadline = Instant::now() + patience;

@@ -7,7 +7,7 @@
 //! process that has the socket may change the network, or if it cannot be looked at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -120,12 +120,17 @@ fn may_change(pid: u32) -> bool {
         .is_some_and(|capabilities| capabilities & 1 << CAP_NET_ADMIN != 0)
 }
 
+/// The abstract names that are bound in the calling thread's namespace, and can be read.
+pub fn names() -> io::Result<BTreeSet<String>> {
+    let sockets = fs::read(SOCKETS)?;
+    let lines = sockets.split(|byte| *byte == b'\n');
+    let names = lines.filter_map(|line| Some(str::from_utf8(line).ok()?.split_once(" @")?.1));
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// Whether somebody has bound an abstract name in the calling thread's namespace.
 pub fn is_held(name: &str) -> io::Result<bool> {
-    let sockets = fs::read(SOCKETS)?;
-    let mut lines =
-        sockets.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
-    Ok(lines.any(|line| line.split_once(" @").is_some_and(|(_, held)| held == name)))
+    Ok(names()?.contains(name))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod filter;
 pub mod inspect;
 pub mod lifetime;
 pub mod links;
+pub mod named;
 pub mod netlink;
 pub mod netns;
 pub mod offload;

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 pub const HOST: &str = "host";
 
 /// Where `ip netns add` keeps the namespaces that it named.
-const NAMED: &str = "/run/netns";
+pub(super) const NAMED: &str = "/run/netns";
 
 /// The namespace of the calling thread.
 pub(crate) const OWN: &str = "/proc/thread-self/ns/net";
@@ -43,7 +43,7 @@ impl FromStr for Spec {
         } else if given.is_empty() || given.starts_with('.') {
             return Err("write a name (as in `ip netns list`), a path, or pid:N".to_owned());
         } else {
-            Path::new(NAMED).join(given)
+            return Ok(Self::named(given));
         };
         Ok(Self { given: given.to_owned(), path })
     }
@@ -53,6 +53,22 @@ impl FromStr for Spec {
 pub type Identity = (u64, u64);
 
 impl Spec {
+    /// The namespace that `ip netns` gave this name.
+    pub fn named(name: &str) -> Self {
+        Self { given: name.to_owned(), path: Path::new(NAMED).join(name) }
+    }
+
+    /// The name that `ip netns` knows it by, if it was given by name.
+    pub fn name(&self) -> Option<&str> {
+        let is_name = self.path.parent() == Some(Path::new(NAMED)) && !self.given.contains('/');
+        is_name.then_some(&self.given)
+    }
+
+    /// As the user wrote it, or as it was found.
+    pub fn given(&self) -> &str {
+        &self.given
+    }
+
     /// The process whose namespace this is, or through which it is reached. The namespace does not
     /// come back when it has ended: another process is another matter.
     pub fn process(&self) -> Option<i32> {
@@ -188,6 +204,9 @@ mod tests {
         assert_eq!(path("blue"), Path::new("/run/netns/blue"));
         assert_eq!(path("./blue"), Path::new("./blue"));
         assert_eq!(path("pid:12"), Path::new("/proc/12/ns/net"));
+        let name = |given: &str| given.parse::<Spec>().unwrap().name().map(str::to_owned);
+        assert_eq!(name("blue"), Some("blue".to_owned()));
+        assert_eq!([name("/run/netns/blue"), name("./blue"), name("pid:12")], [None, None, None]);
         assert!("pid:x".parse::<Spec>().unwrap_err().contains("no process id"));
         assert!("".parse::<Spec>().is_err());
         assert!("..".parse::<Spec>().is_err());

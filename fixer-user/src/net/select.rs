@@ -31,6 +31,11 @@ impl Pattern {
         !self.given.contains(['*', '?', '[', '{'])
     }
 
+    /// Whether a name is meant.
+    pub fn is_match(&self, name: &str) -> bool {
+        self.glob.is_match(name)
+    }
+
     /// The pattern as it was written.
     pub fn given(&self) -> &str {
         &self.given
@@ -55,7 +60,7 @@ impl Selection {
     /// Whether an interface is meant.
     pub fn means(&self, link: &Link) -> bool {
         (self.auto && link.is_bridge)
-            || self.patterns.iter().any(|pattern| pattern.glob.is_match(&link.name))
+            || self.patterns.iter().any(|pattern| pattern.is_match(&link.name))
     }
 
     /// The plain names that none of the interfaces bears.

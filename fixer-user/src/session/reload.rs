@@ -2,85 +2,28 @@
 //!
 //! All that can fail is tried first; until then, and if it does, everything stays as it was.
 
-use std::{fmt::Debug, time::Instant};
+use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 
-use super::{Session, tell};
+use super::{Session, plan::Plan};
 use crate::{
     bpf::{
-        load::{Config, Object},
+        load::Object,
         ring::{Ring, Wanted},
     },
-    cli::{Cli, Run, Verb},
+    cli::{Cli, Verb},
     cmd::checks,
     config,
+    net::{
+        links::Link,
+        named::Choice,
+        netns::{Identity, NetNs, Spec},
+    },
     say::say,
     service,
+    site::Site,
 };
-
-/// An option that is what it was at the start, until the end.
-struct Fixed {
-    name: &'static str,
-    /// Its value, to be compared.
-    value: fn(&Run) -> String,
-}
-
-const FIXED: [Fixed; 7] = [
-    fixed("netns", |run| shown(&run.select.netns)),
-    fixed("attach-mode", |run| shown(&run.what.attach_mode)),
-    fixed("events", |run| shown(&run.output.events)),
-    fixed("pcapng", |run| shown(&run.output.pcapng)),
-    fixed("exchange-timeout", |run| shown(&run.exchange_timeout)),
-    fixed("metrics", |run| shown(&run.metrics)),
-    fixed("user", |run| shown(&run.user)),
-];
-
-const fn fixed(name: &'static str, value: fn(&Run) -> String) -> Fixed {
-    Fixed { name, value }
-}
-
-fn shown(value: &impl Debug) -> String {
-    format!("{value:?}")
-}
-
-/// What a run was told to do.
-#[derive(Debug)]
-pub struct Plan {
-    fixed: Vec<String>,
-    config: Config,
-    /// Whether it is known that the fix holds on this kernel, or that nobody wants to know.
-    is_proven: bool,
-}
-
-impl Plan {
-    /// What these arguments say, and the programs' configuration that was made of them.
-    pub fn new(args: &Run, config: Config) -> Self {
-        let fixed = FIXED.iter().map(|option| (option.value)(args)).collect();
-        Self { fixed, config, is_proven: !args.what.observe_only }
-    }
-
-    /// The programs' configuration.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The options that have another value now, and cannot have it.
-    fn changed(&self, args: &Run) -> Vec<&'static str> {
-        let options = FIXED.iter().zip(&self.fixed);
-        options
-            .filter(|(option, before)| (option.value)(args) != **before)
-            .map(|(option, _)| option.name)
-            .collect()
-    }
-
-    /// The programs' configuration that these arguments make.
-    fn next(&self, args: &Run) -> Result<Config> {
-        let log = self.config.log;
-        let config = Config { shrink_twice: self.config.shrink_twice, ..args.config(log) };
-        if self.is_proven { Ok(config) } else { checks::proven(&args.what, config) }
-    }
-}
 
 /// One site's new programs, if it needs any, once everything that can fail has been done.
 type Ready = Option<(Object, (Ring, Wanted))>;
@@ -88,62 +31,99 @@ type Ready = Option<(Object, (Ring, Wanted))>;
 impl Session {
     /// Reads the configuration again, and does as it says. If that cannot be, says why in a line, and
     /// all stays as it was.
-    pub(super) fn reload(&mut self, plan: &mut Plan) {
+    pub(super) async fn reload(&mut self, plan: &mut Plan) {
         service::reloading();
-        match self.try_reload(plan) {
+        match self.try_reload(plan).await {
             Ok(()) => say("the configuration was read again"),
             Err(error) => say(format_args!("the configuration stays as it was: {error:#}")),
         }
         service::ready(&self.status());
     }
 
-    fn try_reload(&mut self, plan: &mut Plan) -> Result<()> {
+    async fn try_reload(&mut self, plan: &mut Plan) -> Result<()> {
         let Cli { verb: Verb::Run(args), .. } = config::read(std::env::args_os().collect())? else {
             bail!("the command line is another verb's");
         };
-        let config = plan.next(&args)?;
-        let is_new = config != plan.config;
-        let hooks = args.what.hook.each();
-        let ready = self.sites.iter().map(|site| -> Result<Ready> {
-            site.check(&args.select)?;
-            let load = || -> Result<_> {
-                let mut object = Object::load(&config)?;
-                for hook in hooks {
-                    object.classifier(*hook)?;
-                }
-                let ring = object.take_ring()?;
-                let wanted = object.take_wanted()?;
-                Ok((object, (ring, wanted)))
-            };
-            is_new.then(load).transpose()
-        });
-        let ready = ready.collect::<Result<Vec<_>>>()?;
+        let next = plan.next(&args)?;
+        let is_new = next.config() != plan.config();
+        let mut ready = Vec::new();
+        for member in &self.members {
+            let stays = next.select().means(member.site.spec());
+            ready.push(if stays { Some(renewed(&member.site, &next, is_new)?) } else { None });
+        }
+        let fresh = self.fresh(&next).await?;
 
         let changed = plan.changed(&args);
         if !changed.is_empty() {
             let names = changed.join(", ");
             say(format_args!("{names} cannot change while it runs: that needs a restart"));
         }
-        plan.config = config;
+        *plan = next;
         self.ledger.follow(args.sees_exchanges());
-        plan.is_proven |= !args.what.observe_only;
-        for (number, ready) in ready.into_iter().enumerate() {
-            self.change_site(number, &args, ready);
+        for (member, ready) in self.members.iter_mut().zip(ready) {
+            match ready {
+                Some(ready) => {
+                    self.leaving.add(member.change(plan, ready, self.writer.as_ref()));
+                }
+                None => {
+                    member.is_required = false;
+                    if member.site.netns().is_some() {
+                        member.leave("it is none of those that were selected");
+                    }
+                }
+            }
         }
+        self.forget_gone();
+        for (site, found) in fresh {
+            self.begin(plan, site, found)?;
+        }
+        self.look_for_namespaces(plan).await;
+        self.tell_idle_globs(plan);
         Ok(())
     }
 
-    fn change_site(&mut self, number: usize, args: &Run, ready: Ready) {
-        let (object, events) = ready.unzip();
-        let (ring, wanted) = events.unzip();
-        if let Some(wanted) = wanted {
-            self.shares[number].replace(wanted, args.output.verdicts());
+    /// Sites of the namespaces that were named just now, and have to be there.
+    async fn fresh(&self, plan: &Plan) -> Result<Vec<(Site, Vec<Link>)>> {
+        let sites = || self.members.iter().map(|member| &member.site);
+        let known: Vec<_> = sites().filter_map(Site::spec).collect();
+        let stays = |site: &&Site| plan.select().means(site.spec());
+        let mut taken: BTreeSet<Identity> =
+            sites().filter(stays).filter_map(Site::identity).collect();
+        let mut fresh = Vec::new();
+        for spec in plan.select().netns.iter().filter_map(one).filter(|spec| !known.contains(spec))
+        {
+            let netns = NetNs::open(spec)?;
+            if !taken.insert(netns.identity()?) {
+                continue;
+            }
+            let (site, found) = plan.site(netns.clone()).await?;
+            checks::every_name_will_do(plan.select(), &netns, &found)?;
+            fresh.push((site, found));
         }
-        if let Some(reader) = ring.and_then(|ring| self.reader(number, ring)) {
-            let old = std::mem::replace(&mut self.readers[number], reader);
-            self.leaving.push((Instant::now(), old));
-        }
-        let site = &mut self.sites[number];
-        tell(site.change(args.select.selection(), args.what.hook.each(), object));
+        Ok(fresh)
     }
+}
+
+fn one(choice: &Choice) -> Option<&Spec> {
+    match choice {
+        Choice::One(spec) => Some(spec),
+        Choice::Every(_) => None,
+    }
+}
+
+/// The programs that a site needs for another plan.
+fn renewed(site: &Site, plan: &Plan, is_new: bool) -> Result<Ready> {
+    if plan.select().requires(site.spec()) {
+        site.check(plan.select())?;
+    }
+    let load = || -> Result<_> {
+        let mut object = Object::load(plan.config())?;
+        for hook in plan.hooks() {
+            object.classifier(*hook)?;
+        }
+        let ring = object.take_ring()?;
+        let wanted = object.take_wanted()?;
+        Ok((object, (ring, wanted)))
+    };
+    is_new.then(load).transpose()
 }

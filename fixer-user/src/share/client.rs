@@ -9,28 +9,28 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    message::{LONGEST, Message},
-    socket::{Listener, Socket, connect},
+    message::{LONGEST, Message, Wish},
+    socket::{Listener, RUN, Server, Socket, connect},
 };
-use crate::{bpf::ring::Maps, net::netns::NetNs};
+use crate::{
+    bpf::ring::Maps,
+    net::{claim::names, netns::NetNs},
+};
 
-/// How often it is tried, while one server ends and the next one starts.
-const ATTEMPTS: usize = 50;
-
-/// The time between two attempts.
+/// The time between two attempts, while one server ends and the next one starts.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a server may take to answer.
+/// How long a server may take to be there and to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Messages that are taken at once.
 const BATCH: usize = 256;
 
 /// Who hands out the events of some programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Feed {
     /// The `fixer run` with this process id.
     Run(u32),
@@ -39,13 +39,28 @@ pub enum Feed {
 }
 
 impl Feed {
-    /// The name of the socket, in the namespace of the programs.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Run(pid) => format!("fixer-events-run-{pid}"),
-            Self::Pins(maps) => format!("fixer-events-map-{}", maps.events),
+    /// Connects to whoever hands it out, in the calling thread's namespace.
+    fn reach(self) -> io::Result<socket2::Socket> {
+        let pid = match self {
+            Self::Pins(maps) => return connect(&server_of(maps), Server::Trusted),
+            Self::Run(pid) => pid,
+        };
+        // A name holds the number that the process has in its own container, and anybody can bind one.
+        let mut outcome = Err(io::ErrorKind::ConnectionRefused.into());
+        for name in names()?.iter().filter(|name| name.starts_with(RUN)) {
+            match connect(name, Server::Process(pid)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => outcome = Err(error),
+                Err(_) => {}
+                socket => return socket,
+            }
         }
+        outcome
     }
+}
+
+/// The name of the socket at which the events of pinned maps are handed out.
+pub fn server_of(maps: Maps) -> String {
+    format!("fixer-events-map-{}", maps.events)
 }
 
 /// The way to the events of one feed.
@@ -53,7 +68,7 @@ impl Feed {
 pub struct Feeder {
     netns: NetNs,
     feed: Feed,
-    wanted: u32,
+    wish: Wish,
     /// The process that reads pinned maps, if it was started from here.
     helper: Option<Child>,
 }
@@ -72,14 +87,16 @@ pub struct Received {
     pub samples: Vec<Bytes>,
     /// How many are missing behind them.
     pub lost: u64,
+    /// Whether exchanges are followed there, if that is said to who has asked.
+    pub follows: Option<bool>,
     /// Whether that is all, for ever.
     pub is_over: bool,
 }
 
 impl Feeder {
-    /// The way to a feed in a namespace; `wanted` is a set of verdicts.
-    pub fn new(netns: NetNs, feed: Feed, wanted: u32) -> Self {
-        Self { netns, feed, wanted, helper: None }
+    /// The way to a feed in a namespace.
+    pub fn new(netns: NetNs, feed: Feed, wish: Wish) -> Self {
+        Self { netns, feed, wish, helper: None }
     }
 
     /// What it leads to.
@@ -89,12 +106,15 @@ impl Feeder {
 
     /// Connects. Must be called on a tokio runtime.
     pub async fn connect(&mut self) -> Result<Connection> {
+        let deadline = Instant::now() + PATIENCE;
         let mut failure = anyhow!("nobody answers");
-        for _ in 0..ATTEMPTS {
-            match self.netns.run(|| connect(&self.feed.name()))? {
-                Ok(socket) => match self.greet(Socket::new(socket)?).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => failure = error,
+        while Instant::now() < deadline {
+            let feed = self.feed;
+            match self.netns.run(move || feed.reach())? {
+                Ok(socket) => match timeout_at(deadline, self.greet(Socket::new(socket)?)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => failure = error,
+                    Err(_) => failure = anyhow!("no answer came"),
                 },
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match self.feed {
                     Feed::Run(_) => failure = anyhow!("it hands out no events"),
@@ -109,13 +129,10 @@ impl Feeder {
     }
 
     async fn greet(&self, socket: Socket) -> Result<Connection> {
-        socket.send(&[&self.wanted.to_ne_bytes()])?;
+        socket.send(&[&self.wish.bytes()])?;
         let mut connection = Connection { socket, buffer: Box::new([0; LONGEST]) };
         let Connection { socket, buffer } = &mut connection;
-        let len = timeout(PATIENCE, socket.receive(&mut buffer[..]))
-            .await
-            .context("no answer came")?
-            .context("the connection was closed")?;
+        let len = socket.receive(&mut buffer[..]).await.context("the connection was closed")?;
         match Message::parse(&buffer[..len]) {
             Some(Message::Ready) => Ok(connection),
             _ => bail!("the answer made no sense"),
@@ -129,7 +146,7 @@ impl Feeder {
         self.helper.take().map(|mut before| before.wait()).transpose()?;
         // What it could not do is found here, where it can be said.
         maps.open().context("cannot read the pinned maps")?;
-        let listener = match self.netns.run(|| Listener::bind(&self.feed.name()))? {
+        let listener = match self.netns.run(|| Listener::bind(&server_of(maps)))? {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Ok(()),
             listener => listener?,
         };
@@ -186,9 +203,13 @@ impl Connection {
         match message {
             Some(Message::Sample(sample)) => received.samples.push(Bytes::copy_from_slice(sample)),
             Some(Message::Lost(lost)) => received.lost = lost,
+            Some(Message::Follows(follows)) => received.follows = Some(follows),
             // Whoever makes no sense is not listened to any more.
             Some(Message::Ready) | None => received.is_over = true,
         }
-        !received.is_over && received.lost == 0 && received.samples.len() < BATCH
+        !received.is_over
+            && received.lost == 0
+            && received.follows.is_none()
+            && received.samples.len() < BATCH
     }
 }

@@ -15,10 +15,10 @@ use tokio::{
 };
 
 use super::{
-    message::{self, SAMPLE},
+    message::{self, SAMPLE, Wish},
     socket::{Accepting, Listener, Socket},
 };
-use crate::{bpf::ring::Wanted, say::say};
+use crate::{bpf::ring::Wanted, exchange::Ledger, say::say};
 
 /// How long to wait when the kernel has no descriptor left for one more watcher.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +36,8 @@ struct Inner {
     wanted: Wanted,
     /// Those that the reader itself wants.
     own: u32,
+    /// Knows whether exchanges are followed.
+    ledger: Ledger,
     watchers: BTreeMap<u64, Watcher>,
     /// The number of the next watcher.
     next: u64,
@@ -45,16 +47,19 @@ struct Inner {
 
 struct Watcher {
     socket: Arc<Socket>,
-    wanted: u32,
+    wish: Wish,
+    /// Whether it was told that exchanges are followed.
+    follows: bool,
     /// Events that it had no room for, and that it was not told of yet.
     lost: u64,
 }
 
 impl Share {
-    /// Shares the events of these programs. `own` is the set of verdicts that the reader wants itself.
-    pub fn new(wanted: Wanted, own: u32) -> Self {
+    /// Shares the events of these programs. `own` is the set of verdicts that the reader wants itself,
+    /// and the ledger is where it follows exchanges, if it does.
+    pub fn new(wanted: Wanted, own: u32, ledger: Ledger) -> Self {
         let (watchers, next, missed) = Default::default();
-        let inner = Inner { wanted, own, watchers, next, missed };
+        let inner = Inner { wanted, own, ledger, watchers, next, missed };
         Self { inner: Arc::new(Mutex::new(inner)), turn: Arc::default() }
     }
 
@@ -88,8 +93,8 @@ impl Share {
     async fn attend(self, socket: Arc<Socket>) {
         let mut buffer = [0; 8];
         let Ok(len) = socket.receive(&mut buffer).await else { return };
-        let Some(wanted) = message::wish(&buffer[..len]) else { return };
-        let number = self.inner().admit(&socket, wanted);
+        let Some(wish) = Wish::parse(&buffer[..len]) else { return };
+        let number = self.inner().admit(&socket, wish);
         self.turn.notify_one();
         // It has no more to say: whatever comes is its end.
         let _ = socket.receive(&mut buffer).await;
@@ -122,11 +127,15 @@ impl Share {
         self.inner().watchers.values_mut().for_each(|watcher| watcher.lost += lost);
     }
 
-    /// Looks after what nothing else leads to: losses that are not told yet, and a set of verdicts that
-    /// somebody else has changed.
+    /// Looks after what nothing else leads to: losses that are not told yet, exchanges that are followed
+    /// now or not any more, and a set of verdicts that somebody else has changed.
     pub fn tick(&self) {
         let mut inner = self.inner();
-        inner.watchers.values_mut().for_each(Watcher::confess);
+        let follows = inner.ledger.is_followed();
+        for watcher in inner.watchers.values_mut() {
+            watcher.confess();
+            watcher.tell(follows);
+        }
         inner.choose();
     }
 
@@ -151,19 +160,25 @@ impl Share {
 }
 
 impl Inner {
-    fn admit(&mut self, socket: &Arc<Socket>, wanted: u32) -> u64 {
+    fn admit(&mut self, socket: &Arc<Socket>, wish: Wish) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.watchers.insert(number, Watcher { socket: Arc::clone(socket), wanted, lost: 0 });
+        let follows = wish.exchanges && self.ledger.is_followed();
+        let watcher = Watcher { socket: Arc::clone(socket), wish, follows, lost: 0 };
+        self.watchers.insert(number, watcher);
         self.choose();
         // One that does not hear it has gone already.
         let _ = socket.send(&[&message::ready()]);
+        if follows {
+            let _ = socket.send(&[&message::follows(true)]);
+        }
         number
     }
 
     /// Sets the verdicts that make an event to what everyone wants.
     fn choose(&mut self) {
-        let union = self.watchers.values().fold(self.own, |union, watcher| union | watcher.wanted);
+        let union =
+            self.watchers.values().fold(self.own, |union, watcher| union | watcher.wanted());
         if let Err(error) = self.wanted.set(union) {
             say(format_args!("cannot choose which packets are shown: {error}"));
         }
@@ -171,8 +186,20 @@ impl Inner {
 }
 
 impl Watcher {
+    fn wanted(&self) -> u32 {
+        self.wish.shown(self.follows)
+    }
+
+    /// Tells whether exchanges are followed, if it has asked and thinks otherwise.
+    fn tell(&mut self, follows: bool) {
+        let is_news = self.wish.exchanges && follows != self.follows;
+        if is_news && self.socket.send(&[&message::follows(follows)]).is_ok() {
+            self.follows = follows;
+        }
+    }
+
     fn hand(&mut self, sample: &[u8]) {
-        if !message::is_among(sample, self.wanted) {
+        if !message::is_among(sample, self.wanted()) {
             return;
         }
         self.confess();

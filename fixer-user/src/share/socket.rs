@@ -15,6 +15,9 @@ use tokio::io::unix::AsyncFd;
 /// What a watcher may be behind, in bytes with the kernel's own accounts: more than a ring buffer holds.
 const ROOM: usize = 2 << 20;
 
+/// What the names of runs begin with.
+pub(super) const RUN: &str = "fixer-events-run-";
+
 /// How many watchers may wait to be let in.
 const WAITING: i32 = 128;
 
@@ -46,18 +49,31 @@ fn is_trusted(user: u32) -> bool {
     user == 0 || user == geteuid().as_raw()
 }
 
+/// Who is expected to answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Server {
+    /// Whoever runs as root or as the same user.
+    Trusted,
+    /// This process, whichever user it has become.
+    Process(u32),
+}
+
 /// Connects to a name in the calling thread's namespace. [`Socket::new`] makes the rest of it.
-pub(super) fn connect(name: &str) -> io::Result<Raw> {
+pub(super) fn connect(name: &str, server: Server) -> io::Result<Raw> {
     let socket = raw()?;
     socket.connect(&address(name)?)?;
     let (user, pid) = peer(&socket)?;
-    if !is_trusted(user) {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("the process {pid} that answers is of the user with the id {user}"),
-        ));
+    let is_expected = match server {
+        Server::Trusted => is_trusted(user),
+        Server::Process(expected) => u32::try_from(pid) == Ok(expected),
+    };
+    if is_expected {
+        return Ok(socket);
     }
-    Ok(socket)
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("the process {pid} that answers is of the user with the id {user}"),
+    ))
 }
 
 impl Socket {
@@ -93,8 +109,24 @@ impl Socket {
 pub struct Listener(Raw);
 
 impl Listener {
+    /// Takes a name for the process itself, in the calling thread's namespace. One of the same number in
+    /// another container may have the first of them.
+    pub fn bind_for_run() -> io::Result<Self> {
+        const TRIES: u32 = 64;
+        let pid = std::process::id();
+        let mut number = 0;
+        loop {
+            match Self::bind(&format!("{RUN}{pid}-{number}")) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < TRIES => {
+                    number += 1;
+                }
+                listener => return listener,
+            }
+        }
+    }
+
     /// Takes a name in the calling thread's namespace. That somebody has it is `AddrInUse`.
-    pub fn bind(name: &str) -> io::Result<Self> {
+    pub(super) fn bind(name: &str) -> io::Result<Self> {
         let socket = raw()?;
         socket.bind(&address(name)?)?;
         socket.listen(WAITING)?;

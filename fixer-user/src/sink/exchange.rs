@@ -23,7 +23,7 @@ impl fmt::Display for Line<'_> {
         if exchange.pxe {
             f.write_str(" (PXE)")?;
         }
-        let style = if colour { style(exchange.outcome) } else { Style::new() };
+        let style = if colour { self::colour(exchange.outcome).on_default() } else { Style::new() };
         let row = exchange.outcome.row();
         write!(f, ": {style}{}{style:#}: {}", row.name, row.help)?;
         if let Some(address) = exchange.your_ip {
@@ -51,8 +51,8 @@ fn list(f: &mut fmt::Formatter<'_>, what: &str, servers: &[Ipv4Addr]) -> fmt::Re
 }
 
 /// Green is what the client wished for, red is not.
-fn style(outcome: Outcome) -> Style {
-    if outcome.is_good() { AnsiColor::Green } else { AnsiColor::Red }.on_default()
+pub(crate) fn colour(outcome: Outcome) -> AnsiColor {
+    if outcome.is_good() { AnsiColor::Green } else { AnsiColor::Red }
 }
 
 #[cfg(test)]
@@ -62,7 +62,7 @@ mod tests {
     use super::super::{Json, Sink, Text};
     use crate::{
         event::{HOST, Xid, fixture},
-        exchange::{Ending, Exchange, Outcome},
+        exchange::{Ending, Exchange, Messages, Outcome},
     };
 
     fn ending(netns: &str, change: impl FnOnce(&mut Exchange)) -> Ending {
@@ -78,6 +78,8 @@ mod tests {
             boot_servers: Vec::new(),
             server: None,
             your_ip: None,
+            messages: Messages::default(),
+            offered: None,
         };
         change(&mut exchange);
         let time = "2026-11-21T10:15:53.015772001Z".parse().unwrap();

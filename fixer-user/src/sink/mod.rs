@@ -12,7 +12,7 @@ use std::{fmt, io};
 use fixer_common::verdict::Verdict;
 use thiserror::Error;
 
-pub(crate) use self::text::colour;
+pub(crate) use self::{exchange::colour as outcome_colour, text::colour};
 pub use self::{json::Json, pcapng::Pcapng, text::Text};
 use crate::{
     event::{Event, Lost, Transport},
@@ -94,7 +94,7 @@ impl fmt::Display for Finding<'_> {
 }
 
 /// How many events are missing: `12 events were lost`.
-struct Missing(u64);
+pub(crate) struct Missing(pub u64);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

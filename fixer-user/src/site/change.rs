@@ -35,6 +35,13 @@ pub(super) struct Replaced {
     lost: u64,
 }
 
+impl Replaced {
+    /// Adds events that were lost before all this.
+    pub(super) fn recall(&mut self, lost: u64) {
+        self.lost += lost;
+    }
+}
+
 impl Site {
     /// From now on selects these interfaces and hooks: gives back what is not selected any more, puts
     /// the programs of `object`, if there is one, in the place of those that stay, and takes what is

@@ -22,9 +22,14 @@ pub fn reading(ifindex: u32, interface: &str, given: &[(Verdict, u64)]) -> Readi
     Reading { place, mode: "tcx", held_by: "attach".to_owned(), counts: counts(given) }
 }
 
+/// So many seconds after ten o'clock.
+pub fn time(second: u64) -> Timestamp {
+    let ten: Timestamp = "2026-11-21T10:00:00Z".parse().expect("it is a time");
+    ten + Duration::from_secs(second)
+}
+
 /// What was seen so many seconds after ten o'clock.
 pub fn sample(second: u64, readings: Vec<Reading>) -> Sample {
-    let ten: Timestamp = "2026-11-21T10:00:00Z".parse().expect("it is a time");
     let at = Duration::from_secs(second);
-    Sample { time: ten + at, at, readings }
+    Sample { time: time(second), at, readings, speakers: Vec::new() }
 }

@@ -1,7 +1,10 @@
 //! Whole frames, compared with those in `snapshots`. Where one is to change, `INSTA_UPDATE=always` writes
 //! it anew.
 
+use std::{sync::Arc, time::Duration};
+
 use crossterm::event::KeyCode::{self, Char, Down, End, Enter, Esc, PageDown, Up};
+use dhcproto::v4::DhcpOption;
 use fixer_common::{
     abi::Hook,
     verdict::{TABLE, Verdict},
@@ -10,12 +13,19 @@ use insta::assert_snapshot;
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer, style::Color};
 
 use super::{
-    fixture::{reading, sample},
+    fixture::{reading, sample, time},
+    heard::{News, Voice, What},
     model::Reading,
     state::{Flow, Looks, State},
     view,
 };
-use crate::event;
+use crate::{
+    bpf::ring::Maps,
+    event::{self, Event, Mac, Origin, Sample},
+    exchange::Outcome,
+    net::netns::HOST,
+    share::Feed,
+};
 
 const PLAIN: Looks = Looks { colour: false, unicode: true };
 
@@ -184,13 +194,162 @@ fn colour_is_for_those_who_want_it() {
     assert_eq!(colours(&with), [Color::Green, Color::Red, Color::Reset]);
 }
 
+/// A run hands out events of the host's first bridge.
+fn hear(state: &mut State, what: What) {
+    state.live().hear(News { netns: HOST.into(), feed: Feed::Run(48213), what });
+}
+
+/// A message of a client or to it, so many seconds after ten o'clock.
+fn said(client: u8, second: f64, message_type: &'static str) -> Event {
+    let verdict = if message_type == "offer" { Verdict::Fixed } else { Verdict::Valid };
+    let mut event = event::fixture::event(verdict, |_| ());
+    event.monotonic = Duration::from_secs_f64(second);
+    event.time = time(0) + event.monotonic;
+    let dhcp = event.dhcp.as_mut().unwrap();
+    dhcp.message_type = message_type;
+    dhcp.client_mac = Some(Mac([0x52, 0x54, 0, 0x0a, 3, client]));
+    if !["offer", "ack"].contains(&message_type) {
+        (dhcp.your_ip, dhcp.server_id) = (None, None);
+    }
+    event
+}
+
+/// Exchanges of every kind, the last of which go on.
+fn talks() -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut talk = |client, second: f64, words: &[&'static str]| {
+        let words = words.iter().copied().zip(0..);
+        let event = |(word, number)| said(client, second + f64::from(number) * 0.002, word);
+        events.extend(words.map(event));
+    };
+    talk(0x11, 100.0, &["discover", "offer", "request", "ack"]);
+    talk(0x12, 180.0, &["request", "nak"]);
+    talk(0x13, 190.0, &["discover", "discover", "discover"]);
+    talk(0x14, 195.0, &["discover", "offer"]);
+    talk(0x15, 230.0, &["discover", "offer", "request"]);
+    talk(0x16, 239.0, &["discover"]);
+    events
+}
+
+/// The host, with a run that tells of exchanges.
+fn talking(looks: Looks) -> State {
+    let mut state = host(looks);
+    hear(&mut state, What::Voice(Voice::Whole));
+    hear(&mut state, What::Events(talks()));
+    let readings = state.rows().iter().map(|row| row.reading.clone()).collect();
+    state.sample(sample(241, readings));
+    state
+}
+
 #[test]
-fn events_are_shown_when_there_are_some() {
+fn exchanges_and_events_are_shown() {
+    let state = talking(PLAIN);
+    assert_snapshot!("exchanges-80x24", frame(&state, 80, 24));
+    assert_snapshot!("exchanges-120x40", frame(&state, 120, 40));
+    let ascii = frame(&talking(Looks { colour: false, unicode: false }), 80, 24);
+    assert!(ascii.is_ascii() && ascii.contains("-- last exchanges --"), "{ascii}");
+    let coloured = drawn(&talking(Looks { colour: true, unicode: true }), 80, 24);
+    assert_eq!(view::text(&coloured), frame(&state, 80, 24));
+}
+
+#[test]
+fn the_filter_is_for_exchanges_and_events_too() {
+    let mut state = talking(PLAIN);
+    press(&mut state, &[Char('/'), Char('V'), Char('i'), Enter]);
+    let kept = frame(&state, 80, 24);
+    assert!(kept.contains("no_offer") && kept.contains(": fixed, DHCP offer"), "{kept}");
+    press(&mut state, &[Char('/'), Char('x'), Enter]);
+    let none = frame(&state, 80, 24);
+    assert!(!none.contains("no_offer") && !none.contains("DHCP offer"), "{none}");
+}
+
+#[test]
+fn exchanges_are_held_with_the_picture() {
+    let mut state = talking(PLAIN);
+    press(&mut state, &[Char('p')]);
+    let held = frame(&state, 80, 24);
+    hear(&mut state, What::Events(vec![said(0x17, 241.0, "discover")]));
+    hear(&mut state, What::Lost(3));
+    assert_eq!(frame(&state, 80, 24), held);
+    press(&mut state, &[Char('p')]);
+    let shown = frame(&state, 80, 24);
+    assert!(shown.contains("52:54:00:0a:03:17") && shown.contains("3 events were lost"), "{shown}");
+}
+
+#[test]
+fn why_there_is_no_exchange_is_said_in_a_line() {
     let mut state = host(PLAIN);
-    state.live().event(&event::fixture::event(Verdict::Fixed, |_| ()));
-    let frame = frame(&state, 120, 24);
-    assert!(frame.contains("last events") && !frame.contains("last counted"), "{frame}");
-    assert!(frame.contains("bad udp cksum 0x1bc7 -> 0x072b! fixed, DHCP offer"), "{frame}");
+    let says = |state: &State, words: &str| {
+        let frame = frame(state, 80, 24);
+        let mut lines = frame.lines().skip_while(|line| !line.contains("last exchanges"));
+        assert_eq!(lines.nth(1), Some(words), "{frame}");
+    };
+    assert!(!frame(&state, 80, 24).contains("last exchanges"));
+    let half = "sees one side; `fixer run --all --hook both` sees both";
+    let maps = Maps { events: 1, wanted: 2, lost: 3 };
+    let what = What::Voice(Voice::Half);
+    state.live().hear(News { netns: HOST.into(), feed: Feed::Pins(maps), what });
+    says(&state, &format!("none: `fixer attach` {half}"));
+    hear(&mut state, What::Voice(Voice::Half));
+    says(&state, &format!("none: this `fixer run` {half}"));
+    // Of half a conversation nothing is told.
+    hear(&mut state, What::Events(talks()));
+    says(&state, &format!("none: this `fixer run` {half}"));
+    hear(&mut state, What::Voice(Voice::None("cannot hear `fixer run` 48213: why".to_owned())));
+    says(&state, "cannot hear `fixer run` 48213: why");
+    hear(&mut state, What::Voice(Voice::Whole));
+    says(&state, "none yet");
+    hear(&mut state, What::Gone);
+    says(&state, &format!("none: `fixer attach` {half}"));
+}
+
+/// What goes on with a run that ends is not told as what nobody answered.
+#[test]
+fn with_the_run_its_open_exchanges_go() {
+    let mut state = talking(PLAIN);
+    assert!(frame(&state, 80, 24).contains("waiting"));
+    hear(&mut state, What::Gone);
+    let readings = state.rows().iter().map(|row| row.reading.clone()).collect();
+    state.sample(sample(400, readings));
+    let outcomes: Vec<_> = state.talks().iter().map(|it| it.ending.exchange.outcome).collect();
+    assert_eq!(
+        outcomes,
+        [Outcome::UnansweredOffer, Outcome::NoOffer, Outcome::Nak, Outcome::Lease]
+    );
+}
+
+#[test]
+fn of_interfaces_that_are_not_shown_nothing_is_heard() {
+    let mut state = host(PLAIN);
+    hear(&mut state, What::Voice(Voice::Whole));
+    let mut event = said(0x11, 100.0, "discover");
+    event.interface = "br7".into();
+    hear(&mut state, What::Events(vec![event]));
+    assert!(state.talks().is_empty() && state.lines().0 == "last counted");
+}
+
+/// Whatever strangers put into packets and names, cells hold what a terminal prints.
+#[test]
+fn nothing_in_a_packet_reaches_the_terminal() {
+    let evil: String = (0..0xa0).filter_map(char::from_u32).filter(|it| it.is_control()).collect();
+    let payload = event::fixture::offer_with(|message| {
+        message.set_fname(evil.as_bytes()).set_sname(b"\x1b]0;title\x07");
+        message.opts_mut().insert(DhcpOption::ClassIdentifier(evil.clone().into_bytes()));
+    });
+    let frame = event::fixture::frame(&payload);
+    let bytes = event::fixture::sample(event::fixture::header(Verdict::Fixed, &frame), &frame);
+    let origin = Origin::new(HOST, &evil);
+    let offer = Event::new(Sample::parse(bytes).unwrap(), &origin, &event::fixture::clock());
+    let mut discover = said(0x11, 5.0, "discover");
+    discover.interface = Arc::clone(&offer.interface);
+    let mut state = State::new(PLAIN);
+    state.sample(sample(0, vec![reading(4, &offer.interface, &[])]));
+    hear(&mut state, What::Voice(Voice::Whole));
+    hear(&mut state, What::Events(vec![discover, offer]));
+    let buffer = drawn(&state, 200, 40);
+    let text = view::text(&buffer);
+    assert!(text.contains("waiting") && text.contains(": fixed, DHCP offer"), "{text}");
+    assert!(buffer.content.iter().all(|cell| !cell.symbol().contains(char::is_control)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What samples add up to: rates, a past for each hook, and lines of what happened last.
+//! What samples add up to: rates, a past for each hook, and lines of what was counted last.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,11 +9,11 @@ use std::{
 use fixer_common::{abi::Hook, verdict::TABLE};
 use jiff::Timestamp;
 
-use crate::{
-    event::Event,
-    net::netns::HOST,
-    sink::{Sink as _, Text},
+use super::{
+    ears::Speaker,
+    heard::{Heard, News, What},
 };
+use crate::{exchange::Now, net::netns::HOST};
 
 /// Packets by verdict, in the order of the table.
 pub type Counts = [u64; TABLE.len()];
@@ -25,7 +25,7 @@ const SMOOTH: usize = 10;
 pub const PAST: usize = 180;
 
 /// How many lines are kept.
-const LINES: usize = 100;
+pub(super) const LINES: usize = 100;
 
 /// A hook of an interface of a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,10 +58,21 @@ pub struct Reading {
 pub struct Sample {
     /// The moment.
     pub time: Timestamp,
-    /// The same on a clock that only goes forward.
+    /// The same as `CLOCK_MONOTONIC` has it.
     pub at: Duration,
     /// Every hook where a program is attached.
     pub readings: Vec<Reading>,
+    /// Everyone who hands out events of these.
+    pub speakers: Vec<Speaker>,
+}
+
+/// A line about an interface.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its name; none if it is about all.
+    pub interface: String,
+    /// The line.
+    pub line: String,
 }
 
 /// A hook, with its past.
@@ -124,7 +135,7 @@ fn since(now: &Counts, before: &Counts) -> Counts {
     std::array::from_fn(came)
 }
 
-fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+pub(super) fn push<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
     if queue.len() == most {
         queue.pop_front();
     }
@@ -138,8 +149,9 @@ pub struct Model {
     pub time: Option<Timestamp>,
     at: Duration,
     rows: BTreeMap<Place, Row>,
-    lines: VecDeque<String>,
-    has_events: bool,
+    lines: VecDeque<Told>,
+    /// What was heard of events.
+    pub heard: Heard,
 }
 
 impl Model {
@@ -147,6 +159,7 @@ impl Model {
     pub fn sample(&mut self, sample: Sample) {
         let passed = sample.at.saturating_sub(self.at);
         (self.at, self.time) = (sample.at, Some(sample.time));
+        self.heard.tick(Now { monotonic: sample.at, time: sample.time });
         let mut before = std::mem::take(&mut self.rows);
         for reading in sample.readings {
             let place = reading.place.clone();
@@ -162,9 +175,8 @@ impl Model {
         }
     }
 
-    /// Without events, what was counted is told instead.
     fn tell(&mut self, time: Timestamp, place: &Place, came: &Counts) {
-        if self.has_events || came.iter().all(|count| *count == 0) {
+        if came.iter().all(|count| *count == 0) {
             return;
         }
         let seen = TABLE.iter().zip(came).filter(|(_, count)| **count > 0);
@@ -172,23 +184,24 @@ impl Model {
         let Place { netns, interface, hook, .. } = place;
         let netns = if &**netns == HOST { String::new() } else { format!("{netns}/") };
         let (time, hook, counts) = (time.strftime("%H:%M:%S"), hook.name(), counts.join(", "));
-        push(&mut self.lines, format!("{time} {netns}{interface} {hook}: {counts}"), LINES);
+        let line = format!("{time} {netns}{interface} {hook}: {counts}");
+        push(&mut self.lines, Told { interface: interface.clone(), line }, LINES);
     }
 
-    /// Takes an event, shown in place of what is counted from the first one on.
-    pub fn event(&mut self, event: &Event) {
-        if !std::mem::replace(&mut self.has_events, true) {
-            self.lines.clear();
+    /// Takes what was heard, of hooks that are shown.
+    pub fn hear(&mut self, mut news: News) {
+        if let What::Events(events) = &mut news.what {
+            events.retain(|event| {
+                let place = Place {
+                    netns: Arc::clone(&event.netns),
+                    interface: event.interface.to_string(),
+                    ifindex: event.ifindex,
+                    hook: event.hook,
+                };
+                self.rows.contains_key(&place)
+            });
         }
-        let mut line = Vec::new();
-        // Writing to memory cannot fail.
-        let _ = Text::new(&mut line, false).event(event);
-        push(&mut self.lines, String::from_utf8_lossy(&line).trim_end().to_owned(), LINES);
-    }
-
-    /// Whether lines are events, and not what was counted.
-    pub const fn has_events(&self) -> bool {
-        self.has_events
+        self.heard.take(news);
     }
 
     /// Every hook, by place.
@@ -196,9 +209,9 @@ impl Model {
         self.rows.values()
     }
 
-    /// What happened, the latest first.
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
-        self.lines.iter().rev().map(String::as_str)
+    /// What was counted, the latest first.
+    pub fn lines(&self) -> impl Iterator<Item = &Told> {
+        self.lines.iter().rev()
     }
 }
 
@@ -207,10 +220,7 @@ mod tests {
     use fixer_common::verdict::Verdict;
 
     use super::*;
-    use crate::{
-        event::fixture,
-        top::fixture::{counts, reading},
-    };
+    use crate::top::fixture::{counts, reading};
 
     fn sample(second: u64, fixed: &[u64]) -> Sample {
         let reading =
@@ -242,7 +252,7 @@ mod tests {
         assert_eq!(rates(&model), [2.0, 0.5]);
         let past: Vec<_> = model.rows().next().unwrap().past.iter().copied().collect();
         assert_eq!(past, [4.0, 4.0 / 3.0]);
-        let lines: Vec<_> = model.lines().collect();
+        let lines: Vec<_> = model.lines().map(|told| &*told.line).collect();
         let last = ["10:00:04 br2 egress: 2 fixed", "10:00:04 br1 egress: 4 fixed"];
         assert_eq!(lines, [last[0], last[1], "10:00:01 br1 egress: 4 fixed"]);
     }
@@ -285,15 +295,5 @@ mod tests {
         (0..1000).for_each(|second| model.sample(sample(second, &[second])));
         assert_eq!(model.rows().next().map(|row| row.past.len()), Some(PAST));
         assert_eq!(model.lines().count(), LINES);
-    }
-
-    #[test]
-    fn events_take_the_place_of_what_was_counted() {
-        let mut model = model(&[(0, &[0]), (1, &[1])]);
-        model.event(&fixture::event(Verdict::Fixed, |_| ()));
-        model.sample(sample(2, &[2]));
-        let lines: Vec<_> = model.lines().collect();
-        assert_eq!(lines.len(), 1);
-        assert!(lines[0].contains("virbr0 egress IP 10.0.3.1.67 > 10.0.3.129.68"), "{lines:?}");
     }
 }

@@ -2,23 +2,31 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use fixer_common::abi;
 use jiff::Timestamp;
 
-use super::model::{Counts, Place, Reading, Sample};
+use super::{
+    ears::Speaker,
+    model::{Counts, Place, Reading, Sample},
+};
 use crate::{
     bpf::{
         counters::Counters,
+        pin::Pins,
         remedy::errno,
         resident::{Holder, Resident, residents},
     },
     cli::{Hooks, Select},
     cmd::checks,
-    event::printable,
+    event::{Clock, printable},
+    names::Names,
     net::netns::NetNs,
+    share::Feed,
 };
 
 /// How long what is attached is believed to be the same, at least.
@@ -32,10 +40,13 @@ pub struct Sampler {
     namespaces: Vec<NetNs>,
     select: Select,
     hooks: Hooks,
-    began: Instant,
     look_again: Instant,
     /// What is attached, by the last look, and in which namespace.
     there: Vec<(NetNs, Resident)>,
+    /// Who hands out events of that.
+    speakers: Vec<Speaker>,
+    /// The names of the interfaces, by the labels of their namespaces.
+    names: BTreeMap<Arc<str>, Names>,
     /// The maps of counters of what is attached, by id.
     counters: BTreeMap<u32, Counters>,
 }
@@ -43,8 +54,9 @@ pub struct Sampler {
 impl Sampler {
     /// A sampler of what is selected in these namespaces.
     pub fn new(namespaces: Vec<NetNs>, select: Select, hooks: Hooks) -> Self {
-        let (began, there, counters) = (Instant::now(), Vec::new(), BTreeMap::new());
-        Self { namespaces, select, hooks, began, look_again: began, there, counters }
+        let (there, speakers, names, counters) = Default::default();
+        let look_again = Instant::now();
+        Self { namespaces, select, hooks, look_again, there, speakers, names, counters }
     }
 
     /// What there is now.
@@ -68,7 +80,22 @@ impl Sampler {
             }
             readings.push(reading(netns, there, counts));
         }
-        Ok(Sample { time: Timestamp::now(), at: self.began.elapsed(), readings })
+        let at = Clock::monotonic().context("cannot read the clock")?;
+        Ok(Sample { time: Timestamp::now(), at, readings, speakers: self.speakers.clone() })
+    }
+
+    /// Finds who hands out events of what is attached, and the names in them.
+    fn find_speakers(&mut self) {
+        self.speakers.clear();
+        for (netns, there) in &self.there {
+            let names = self.names.entry(Arc::clone(netns.label())).or_default();
+            names.set(there.ifindex, &there.interface);
+            let Some(feed) = feed(netns, there) else { continue };
+            let is_it = |it: &Speaker| it.netns.label() == netns.label() && it.feed == feed;
+            if !self.speakers.iter().any(is_it) {
+                self.speakers.push(Speaker { netns: netns.clone(), feed, names: names.clone() });
+            }
+        }
     }
 
     /// Looks at what is attached. Maps that are open already stay open.
@@ -79,6 +106,7 @@ impl Sampler {
             let found = checks::attached(&self.select, self.hooks, netns, look)?;
             self.there.extend(found.into_iter().map(|there| (netns.clone(), there)));
         }
+        self.find_speakers();
         let mut open = std::mem::take(&mut self.counters);
         for id in self.there.iter().filter_map(|(_, there)| there.counters) {
             if self.counters.contains_key(&id) {
@@ -92,6 +120,17 @@ impl Sampler {
             self.counters.insert(id, counters);
         }
         Ok(())
+    }
+}
+
+/// Who hands out the events of a program, if anybody does.
+fn feed(netns: &NetNs, there: &Resident) -> Option<Feed> {
+    match there.holder {
+        Holder::Run(pid) => Some(Feed::Run(pid)),
+        Holder::Attach(abi::VERSION) => {
+            Pins::of(netns).and_then(|pins| pins.event_maps()).ok().map(Feed::Pins)
+        }
+        Holder::Attach(_) | Holder::Unknown | Holder::Nobody => None,
     }
 }
 

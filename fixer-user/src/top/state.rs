@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
-use super::model::{Model, Place, Row, Sample};
+use super::{
+    heard::Talk,
+    model::{Model, Place, Row, Sample},
+};
 
 /// How far PgUp and PgDn go.
 const PAGE: usize = 10;
@@ -113,11 +116,32 @@ impl State {
 
     /// The rows that the filter lets through, in their order.
     pub fn rows(&self) -> Vec<&Row> {
-        let wanted = self.filter.to_lowercase();
-        let is_wanted = |row: &&Row| row.reading.place.interface.to_lowercase().contains(&wanted);
-        let mut rows: Vec<_> = self.model().rows().filter(is_wanted).collect();
+        let rows = self.model().rows();
+        let mut rows: Vec<_> = rows.filter(|row| self.lets(&row.reading.place.interface)).collect();
         rows.sort_by(|one, other| self.sort.compare(one, other));
         rows
+    }
+
+    /// The exchanges that the filter lets through.
+    pub fn talks(&self) -> Vec<Talk> {
+        self.model().heard.talks().filter(|talk| self.lets(&talk.ending.interface)).collect()
+    }
+
+    /// What the last lines are, and those that the filter lets through: what was counted, until there are
+    /// events.
+    pub fn lines(&self) -> (&'static str, Vec<&str>) {
+        let model = self.model();
+        let (heading, lines): (_, Vec<_>) = match model.heard.lines().next() {
+            Some(_) => ("last events", model.heard.lines().collect()),
+            None => ("last counted", model.lines().collect()),
+        };
+        let lines = lines.into_iter().filter(|told| self.lets(&told.interface));
+        (heading, lines.map(|told| &*told.line).collect())
+    }
+
+    /// Whether the filter lets an interface through.
+    fn lets(&self, interface: &str) -> bool {
+        interface.to_lowercase().contains(&self.filter.to_lowercase())
     }
 
     /// Which of these rows is selected: the first, if the one that was is not among them.

@@ -11,42 +11,28 @@ use ratatui::{
 };
 
 use super::{
+    columns::{Column, Columns, GAP},
     model::{PAST, Row},
     state::Looks,
     view::style,
 };
 use crate::net::netns::HOST;
 
-/// A column with a text of its own.
-struct Column {
-    title: &'static str,
-    /// How early it is left out where there is no room: the greatest first, 0 never.
-    spare: u8,
-    cell: fn(&Row) -> String,
-}
-
-static COLUMNS: [Column; 6] = [
-    column("NETNS", 1, |row| row.reading.place.netns.to_string()),
-    column("INTERFACE", 0, |row| row.reading.place.interface.clone()),
-    column("HOOK", 2, |row| row.reading.place.hook.name().to_owned()),
-    column("MODE", 4, |row| row.reading.mode.to_owned()),
-    column("HELD BY", 3, |row| row.reading.held_by.clone()),
-    column(TOTAL, 0, |row| total(row.total())),
+static COLUMNS: [Column<Row>; 6] = [
+    Column::text("NETNS", 1, |row| row.reading.place.netns.to_string()),
+    Column::text("INTERFACE", 0, |row| row.reading.place.interface.clone()),
+    Column::text("HOOK", 2, |row| row.reading.place.hook.name().to_owned()),
+    Column::text("MODE", 4, |row| row.reading.mode.to_owned()),
+    Column::text("HELD BY", 3, |row| row.reading.held_by.clone()),
+    Column::number("TOTAL", 0, |row| total(row.total())),
 ];
 
-const fn column(title: &'static str, spare: u8, cell: fn(&Row) -> String) -> Column {
-    Column { title, spare, cell }
-}
-
-/// The one column of numbers: it is aligned on the right.
-const TOTAL: &str = "TOTAL";
 const RATES: &str = "PER SECOND";
 /// What the rates take at least, in columns.
 const RATES_WIDTH: usize = 14;
 const PAST_TITLE: &str = "LAST 3 MIN";
 /// More columns than this do not make the past clearer.
 const PAST_WIDTH: usize = 60;
-const GAP: usize = 2;
 
 /// What of the rows is shown, and how.
 pub struct Table<'a> {
@@ -56,8 +42,7 @@ pub struct Table<'a> {
     shown: usize,
     selected: usize,
     looks: Looks,
-    /// The columns, each with its width.
-    columns: Vec<(&'static Column, usize)>,
+    columns: Columns<Row>,
     rates: usize,
     past: usize,
 }
@@ -66,18 +51,8 @@ impl<'a> Table<'a> {
     /// What of these rows fits into so many columns.
     pub fn new(rows: &'a [&'a Row], selected: usize, looks: Looks, width: u16) -> Self {
         let (first, shown, width) = (0, rows.len(), usize::from(width));
-        let mut columns = columns(rows);
-        let room = |columns: &[(&Column, usize)]| {
-            width.saturating_sub(columns.iter().map(|(_, width)| width + GAP).sum())
-        };
-        while room(&columns) < RATES_WIDTH {
-            let most = columns.iter().map(|(column, _)| column.spare).max().unwrap_or(0);
-            if most == 0 {
-                break;
-            }
-            columns.retain(|(column, _)| column.spare < most);
-        }
-        let room = room(&columns);
+        let columns = columns(rows, width.saturating_sub(RATES_WIDTH));
+        let room = width.saturating_sub(columns.width());
         let widest = rows.iter().map(|row| rates(row, looks).width()).max().unwrap_or(0);
         let (mut rates, mut past) = (room, 0);
         if room >= RATES_WIDTH + GAP + PAST_TITLE.len() {
@@ -111,13 +86,14 @@ impl<'a> Table<'a> {
         if area.is_empty() {
             return;
         }
-        let titles = self.line(|column| column.title.to_owned(), RATES.into(), PAST_TITLE);
+        let titles = self.line(self.columns.titles(), RATES.into(), PAST_TITLE);
         buffer.set_line(area.x, area.y, &titles, area.width);
         let lines = area.rows().skip(1).zip(self.rows.iter().enumerate().skip(self.first));
         buffer.set_style(Rect { height: 1, ..area }, Modifier::BOLD);
         for (place, (number, row)) in lines {
             let past = past(row, self.past, self.looks);
-            let line = self.line(|column| (column.cell)(row), rates(row, self.looks), &past);
+            let cells = self.columns.cells(row, |_| Style::new());
+            let line = self.line(cells, rates(row, self.looks), &past);
             buffer.set_line(place.x, place.y, &line, place.width);
             if number == self.selected {
                 buffer.set_style(place, Style::new().add_modifier(Modifier::REVERSED));
@@ -127,20 +103,10 @@ impl<'a> Table<'a> {
 
     fn line(
         &self,
-        cell: impl Fn(&Column) -> String,
+        mut spans: Vec<Span<'static>>,
         rates: Line<'static>,
         past: &str,
     ) -> Line<'static> {
-        let mut spans = Vec::new();
-        for (column, width) in &self.columns {
-            let cell = cell(column);
-            let gap = " ".repeat(GAP);
-            spans.push(Span::raw(if column.title == TOTAL {
-                format!("{cell:>width$}{gap}")
-            } else {
-                format!("{cell:<width$}{gap}")
-            }));
-        }
         let wide = rates.width();
         spans.extend(rates.spans);
         if self.past > 0 {
@@ -151,15 +117,11 @@ impl<'a> Table<'a> {
     }
 }
 
-/// The columns and their widths. The namespace is one where it is not always the host's.
-fn columns(rows: &[&Row]) -> Vec<(&'static Column, usize)> {
+/// The columns that fit. The namespace is one where it is not always the host's.
+fn columns(rows: &[&Row], room: usize) -> Columns<Row> {
     let namespaces: BTreeSet<_> = rows.iter().map(|row| &*row.reading.place.netns).collect();
     let only_host = namespaces.iter().all(|netns| *netns == HOST);
-    let width = |column: &Column| {
-        let cells = rows.iter().map(|row| (column.cell)(row).chars().count());
-        cells.chain([column.title.len()]).max().unwrap_or(0)
-    };
-    COLUMNS.iter().skip(usize::from(only_host)).map(|column| (column, width(column))).collect()
+    Columns::new(COLUMNS.iter().skip(usize::from(only_host)), rows.iter().copied(), room)
 }
 
 /// `12 fixed, 0.3 valid`: the most frequent first, for the rest may be cut off.

@@ -1,4 +1,5 @@
-//! Draws a state: a line of title, the table, the selected hook by verdict, what happened last, the keys.
+//! Draws a state: a line of title, the table, the selected hook by verdict, the exchanges, what happened
+//! last, the keys.
 //!
 //! What does not fit is left out, the least important first. Nothing is said by colour alone.
 
@@ -12,6 +13,7 @@ use ratatui::{
 };
 
 use super::{
+    exchanges,
     model::Row,
     state::State,
     table::{self, Table},
@@ -36,8 +38,10 @@ pub fn draw(state: &State, area: Rect, buffer: &mut Buffer) {
     if let (false, Some(row)) = (table.has_past(), rows.get(selected)) {
         verdicts.push(table::past_line(row, state.looks, area.width).into());
     }
-    let heights = heights(body.height, rows.len(), verdicts.len());
-    let [top, middle, bottom] = Layout::vertical(heights.map(Constraint::Length)).areas(body);
+    let exchanges = exchange_lines(state, area.width);
+    let heights = heights(body.height, [rows.len(), verdicts.len(), exchanges.len()]);
+    let [top, middle, talks, bottom] =
+        Layout::vertical(heights.map(Constraint::Length)).areas(body);
 
     table.fit(top.height);
     draw_title(state, &rows, &table, title, buffer);
@@ -51,9 +55,9 @@ pub fn draw(state: &State, area: Rect, buffer: &mut Buffer) {
         let heading = format!("{} {} by verdict", place.interface, place.hook.name());
         pane(state, &heading, verdicts.into_iter(), middle, buffer);
     }
-    let model = state.model();
-    let heading = if model.has_events() { "last events" } else { "last counted" };
-    pane(state, heading, model.lines().map(Line::from), bottom, buffer);
+    pane(state, "last exchanges", exchanges.into_iter(), talks, buffer);
+    let (heading, lines) = state.lines();
+    pane(state, heading, lines.into_iter().map(Line::from), bottom, buffer);
     line(keys_line(state), 0, keys, buffer);
 }
 
@@ -75,15 +79,28 @@ pub fn whole(rows: usize) -> u16 {
     u16::try_from(lines).unwrap_or(u16::MAX)
 }
 
-/// The lines of the table, of the selected hook and of what happened.
-fn heights(body: u16, rows: usize, verdicts: usize) -> [u16; 3] {
+/// The lines of the table, of the selected hook, of exchanges and of what happened.
+fn heights(body: u16, [rows, verdicts, exchanges]: [usize; 3]) -> [u16; 4] {
     if body < ROOMY {
-        return [body, 0, 0];
+        return [body, 0, 0, 0];
     }
     let middle = if rows == 0 { 0 } else { verdicts as u16 + 1 }.min(body - ROWS - LINES - 1);
     let most = body - middle - (LINES + 1);
     let top = u16::try_from(rows + 1).unwrap_or(u16::MAX).clamp(2, most);
-    [top, middle, body - top - middle]
+    let rest = body - top - middle;
+    let wanted = if exchanges == 0 { 0 } else { u16::try_from(exchanges + 1).unwrap_or(u16::MAX) };
+    let most = if rest < 2 * (LINES + 1) { rest } else { rest - (LINES + 1) };
+    let talks = wanted.min(most);
+    [top, middle, talks, rest - talks]
+}
+
+/// The table of exchanges, or why there is none; nothing where nobody tells of any.
+fn exchange_lines(state: &State, width: u16) -> Vec<Line<'static>> {
+    let talks = state.talks();
+    if talks.is_empty() {
+        return state.model().heard.no_talks().into_iter().map(Line::from).collect();
+    }
+    exchanges::lines(&talks, state.looks, width)
 }
 
 fn line(line: Line<'_>, at: u16, area: Rect, buffer: &mut Buffer) {
@@ -148,10 +165,15 @@ fn by_verdict(row: &Row, state: &State) -> Vec<Line<'static>> {
 
 /// How a verdict looks, here as in lines of events.
 pub(super) fn style(verdict: Verdict, colour: bool) -> Style {
+    style_of(sink::colour(verdict), colour)
+}
+
+/// A colour of lines of events, here.
+pub(super) fn style_of(like: AnsiColor, colour: bool) -> Style {
     if !colour {
         return Style::new();
     }
-    Style::new().fg(match sink::colour(verdict) {
+    Style::new().fg(match like {
         AnsiColor::Green => Color::Green,
         AnsiColor::Yellow => Color::Yellow,
         _ => Color::Red,

@@ -27,6 +27,8 @@ use program::Programs;
 use servers::{SERVERS, Server};
 use trial::Trial;
 
+use crate::tshark;
+
 /// What `fixer run` is started with: everything that a pair needs to have fixed.
 pub const FIXER: &[&str] = &["--match", "dhcp,dhcpv6"];
 
@@ -80,14 +82,15 @@ pub fn pairs(client: Option<&str>, server: Option<&str>) -> Vec<Pair> {
     pairs
 }
 
-/// The Debian packages of the clients and servers that are not here.
+/// The Debian packages of the clients and servers that are not here, and of tshark.
 pub fn lacking() -> Result<BTreeSet<&'static str>> {
     let programs = Programs::open()?;
     let clients = CLIENTS.iter().filter_map(|client| match &client.kind {
         Kind::Strict => None,
         Kind::Program(recipe) => Some(recipe),
     });
-    let recipes = clients.chain(SERVERS.iter().map(|server| &server.recipe));
+    let servers = SERVERS.iter().map(|server| &server.recipe);
+    let recipes = clients.chain(servers).chain([&tshark::RECIPE]);
     Ok(recipes.filter(|recipe| !programs.has(recipe)).map(|recipe| recipe.package).collect())
 }
 

@@ -96,22 +96,33 @@ impl Programs {
 
     /// Starts a recipe's program in a namespace.
     pub fn start(&self, netns: &NetNs, recipe: &Recipe) -> Result<Started> {
-        let program = self.find(recipe)?;
         let mut command = Command::new("sh");
         command.args(["-c", PREPARE, "sh"]);
         for (path, content) in recipe.files {
             command.args([path, content]);
         }
-        command.arg("--").arg(program).args(recipe.arguments.split_whitespace());
-        command.envs(recipe.environment.iter().copied());
-        if let Some(unpacked) = &self.unpacked {
-            command.env("LD_LIBRARY_PATH", &unpacked.libraries);
-        }
+        command.arg("--");
+        let mut command = self.with(command, recipe)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process = Sandboxed::spawn(netns, command)
             .with_context(|| format!("cannot start {} in a sandbox", recipe.program))?;
         let stdout = process.child().stdout.take().context("it was piped above")?;
         Ok(Started { lines: lines(stdout), said: Vec::new(), _process: process })
+    }
+
+    /// A recipe's program without a sandbox, for one that only reads. Its files are not made.
+    pub fn bare(&self, recipe: &Recipe) -> Result<Command> {
+        self.with(Command::new("env"), recipe)
+    }
+
+    /// The program and its arguments as the last arguments of a command.
+    fn with(&self, mut command: Command, recipe: &Recipe) -> Result<Command> {
+        command.arg(self.find(recipe)?).args(recipe.arguments.split_whitespace());
+        command.envs(recipe.environment.iter().copied());
+        if let Some(unpacked) = &self.unpacked {
+            command.env("LD_LIBRARY_PATH", &unpacked.libraries);
+        }
+        Ok(command)
     }
 
     /// Whether a recipe's program is here.

@@ -57,14 +57,29 @@ impl Stage {
             Wire::Copied => beyond(&guest).map(|(guest, copier)| (guest, Some(copier)))?,
         };
         use_addresses_at_once(&host, BRIDGE)?;
-        use_addresses_at_once(&guest, GUEST)?;
         link::address(&host, BRIDGE, IpAddr::V6(SERVER), 64)?;
-        let observer = PacketSocket::open(&guest, GUEST)?;
-        wait_until_open(&PacketSocket::open(&host, BRIDGE)?, &observer)?;
+        let observer = ready(&host, &guest)?;
         wait_for_addresses(&host, BRIDGE, 2)?;
-        wait_for_addresses(&guest, GUEST, 1)?;
         Ok(Self { host, guest, observer, _copier })
     }
+
+    /// Adds another guest behind a port of this name, and waits until it can be used.
+    pub fn another_guest(&self, port: &str) -> Result<NetNs> {
+        let guest = NetNs::scratch("guest")?;
+        link::veth(&self.host, port, &guest, GUEST)?;
+        link::enslave(&self.host, port, BRIDGE)?;
+        ready(&self.host, &guest)?;
+        Ok(guest)
+    }
+}
+
+/// Waits until a guest is reached from the bridge and has its address. Hands over who heard of it.
+fn ready(host: &NetNs, guest: &NetNs) -> Result<PacketSocket> {
+    use_addresses_at_once(guest, GUEST)?;
+    let observer = PacketSocket::open(guest, GUEST)?;
+    wait_until_open(&PacketSocket::open(host, BRIDGE)?, &observer)?;
+    wait_for_addresses(guest, GUEST, 1)?;
+    Ok(observer)
 }
 
 /// Puts a copier where the guest was, and a guest behind it.

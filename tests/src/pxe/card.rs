@@ -14,11 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use fixer_user::{
-    lab::{
-        link,
-        packet::PacketSocket,
-        scene::{BRIDGE, PORT},
-    },
+    lab::{link, packet::PacketSocket},
     net::netns::NetNs,
 };
 use tun_rs::{DeviceBuilder, Layer};
@@ -42,13 +38,13 @@ impl Card {
         }
     }
 
-    /// Makes the bridge's port for it.
-    pub fn plug_in(self, host: &NetNs) -> Result<Plugged> {
+    /// Makes a port of a bridge for it.
+    pub fn plug_in(self, host: &NetNs, bridge: &str, port: &str) -> Result<Plugged> {
         let plugged = match self {
-            Self::Tap => tap(host),
-            Self::RawSocket => raw_socket(host),
+            Self::Tap => tap(host, bridge, port),
+            Self::RawSocket => raw_socket(host, bridge, port),
         };
-        plugged.with_context(|| format!("cannot make the bridge's port for a {}", self.name()))
+        plugged.with_context(|| format!("cannot make {port}, a port of {bridge}"))
     }
 }
 
@@ -62,19 +58,19 @@ pub struct Plugged {
 }
 
 /// A tap without a user yet: it stays until the namespace goes.
-fn tap(host: &NetNs) -> io::Result<Plugged> {
-    host.run(|| DeviceBuilder::new().name(PORT).layer(Layer::L2).build_sync()?.persist())??;
-    link::enslave(host, PORT, BRIDGE)?;
-    link::up(host, PORT)?;
-    let netdev = format!("tap,ifname={PORT},script=no,downscript=no");
+fn tap(host: &NetNs, bridge: &str, port: &str) -> io::Result<Plugged> {
+    host.run(|| DeviceBuilder::new().name(port).layer(Layer::L2).build_sync()?.persist())??;
+    link::enslave(host, port, bridge)?;
+    link::up(host, port)?;
+    let netdev = format!("tap,ifname={port},script=no,downscript=no");
     Ok(Plugged { netdev, stdin: Stdio::null() })
 }
 
 /// A veth pair with a socket at its far end, and a stream from there to QEMU, which dies with it.
-fn raw_socket(host: &NetNs) -> io::Result<Plugged> {
+fn raw_socket(host: &NetNs, bridge: &str, port: &str) -> io::Result<Plugged> {
     let far = NetNs::scratch("card")?;
-    link::veth(host, PORT, &far, "card")?;
-    link::enslave(host, PORT, BRIDGE)?;
+    link::veth(host, port, &far, "card")?;
+    link::enslave(host, port, bridge)?;
     let inward = Arc::new(PacketSocket::open(&far, "card")?);
     let outward = Arc::clone(&inward);
     let (ours, theirs) = UnixStream::pair()?;

@@ -139,7 +139,7 @@ pub fn run(mut hear: impl FnMut(&'static Trial, Result<Outcome>)) -> Result<()> 
 impl Trial {
     fn run(&self) -> Result<Outcome> {
         let server = Server::start(self.len)?;
-        let guest = self.card.plug_in(&server.host)?;
+        let guest = self.card.plug_in(&server.host, BRIDGE, PORT)?;
         let fixer = self.fixer.map(|arguments| Fixer::start(&server.host, arguments));
         let fixer = fixer.transpose()?;
         let boot = guest::boot(&server.host, guest)?;

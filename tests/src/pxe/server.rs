@@ -114,7 +114,7 @@ fn seen_from_sandbox(path: &Path) -> PathBuf {
 }
 
 /// A script for iPXE whose last line greets: it shows that all of it arrived.
-fn boot_file(len: usize) -> String {
+pub fn boot_file(len: usize) -> String {
     let comment = format!("#{}\n", "x".repeat(99));
     let mut script = "#!ipxe\n".to_owned();
     while script.len() < len {

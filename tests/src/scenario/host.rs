@@ -207,6 +207,13 @@ impl Host {
         Ok(ended.stdout.join("\n"))
     }
 
+    /// A network of the host that has a name there, as `ip netns` gives it.
+    pub fn named(&self, name: &str) -> Result<NetNs> {
+        let path = self.path("/run/netns").join(name);
+        let path = path.to_str().context("a name of a namespace is text")?;
+        Ok(NetNs::open(&path.parse().map_err(anyhow::Error::msg)?)?)
+    }
+
     /// Writes a file of the host, and the directories above it.
     pub fn write(&self, path: &str, content: &str) -> Result<()> {
         let outside = self.path(path);

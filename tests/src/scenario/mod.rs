@@ -5,6 +5,8 @@
 //! was seen is a [`story::Story`] of one screen.
 
 pub mod cgroup;
+pub mod cni;
+pub mod failover;
 pub mod guest;
 pub mod host;
 pub mod libvirt;
@@ -33,7 +35,8 @@ pub struct Scenario {
 }
 
 /// Every scenario, in the order of the systems in README.md.
-pub const SCENARIOS: &[Scenario] = &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO];
+pub const SCENARIOS: &[Scenario] =
+    &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
 
 /// Those that need another kernel than this machine's: `cargo xtask scenario` boots one for them.
 pub const EMULATED: &[Scenario] = &[vhost_net::SCENARIO];

@@ -97,7 +97,7 @@ pub fn finding(doctor: Ended, words: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, process::ExitStatus};
 
     use fixer_common::decide::Field;
     use fixer_user::lab::strict::Lease;
@@ -125,6 +125,19 @@ mod tests {
         assert_eq!(cure(&outcome(lease(), vec![])).unwrap(), "has a lease: 10.0.0.9 from 10.0.0.1");
         assert!(cure(&outcome(None, vec![])).is_err());
         assert!(cure(&outcome(lease(), vec![field])).is_err());
+    }
+
+    #[test]
+    fn a_finding_is_a_headline_of_the_doctors() {
+        let lines =
+            ["1. one server (likely)", "   do:    kill 2. servers", "2. two servers (possible)"];
+        let doctor = || Ended {
+            status: ExitStatus::default(),
+            stdout: lines.map(str::to_owned).into(),
+            stderr: Vec::new(),
+        };
+        assert_eq!(finding(doctor(), "servers").unwrap(), "two servers (possible)");
+        assert!(finding(doctor(), "kill").is_err());
     }
 
     #[test]

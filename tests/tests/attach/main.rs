@@ -4,6 +4,7 @@
 //! touched, and nothing is left when the thread ends.
 
 mod beside;
+mod globs;
 mod killed;
 mod refused;
 mod status;

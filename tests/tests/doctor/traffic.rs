@@ -91,11 +91,14 @@ fn requests_that_no_server_answers() -> Result<()> {
     let discover = || request(DISCOVER, 7, MAC, &[]);
     let finding = hear_sent(&host, &[discover()])?.names("answers", "certain")?;
     contains(&finding, &["no reply, from 02:00:00:00:00:77", "no server hears them"])?;
-    // A server that has nothing for this client, as a pool that denies it.
-    let server = serve(&host.host, &["--dhcp-ignore=tag:!known"])?;
-    let finding = hear_sent(&host, &[discover()])?.names("answers", "certain")?;
+    // A server that has nothing for this client, as a pool that denies it, and something for another.
+    let known = "--dhcp-host=02:00:00:00:00:78";
+    let server = serve(&host.host, &["--dhcp-ignore=tag:!known", known])?;
+    let other = request(DISCOVER, 8, [2, 0, 0, 0, 0, 0x78], &[]);
+    let finding = hear_sent(&host, &[discover(), other])?.names("answers", "certain")?;
     let pid = format!("although there is dnsmasq (pid {})", server.pid());
-    contains(&finding, &[&pid, "peer holds all free leases", "journalctl"])
+    let meanwhile = "meanwhile 10.0.3.1 answered 02:00:00:00:00:78";
+    contains(&finding, &[&pid, meanwhile, "peer holds all free leases", "journalctl"])
 }
 
 #[test]

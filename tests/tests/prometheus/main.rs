@@ -2,6 +2,7 @@
 //! make of it.
 
 mod dashboard;
+mod otlp;
 mod rules;
 
 use std::collections::BTreeMap;

@@ -8,11 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dhcproto::{
-    Encodable as _,
-    v4::{DhcpOption, Message, MessageType},
+use dhcproto::v4::{DhcpOption, MessageType};
+use fixer_tests::{
+    client::frame,
+    command::{PATIENCE, Running, attached, on_bridge, program},
 };
-use fixer_tests::command::{PATIENCE, Running, attached, on_bridge, program};
 use fixer_user::lab::{
     packet::PacketSocket,
     reply::{self, PARTIAL},
@@ -27,9 +27,6 @@ use crate::{
     metrics::{get, has},
     scene,
 };
-
-/// The client's transaction, where it is not a client of its own that chooses.
-const XID: u32 = 0x6ce6_e42e;
 
 /// `fixer run` on the bridge that follows exchanges. They end after two seconds of silence.
 fn following(scene: &Scene, arguments: &[&str]) -> Result<Running> {
@@ -60,21 +57,6 @@ fn is(exchange: &Value, expected: &[(&str, Value)]) -> Result<()> {
 
 fn mac() -> String {
     MAC.map(|byte| format!("{byte:02x}")).join(":")
-}
-
-/// What a client broadcasts, of this type and with these options.
-fn frame(mac: [u8; 6], message_type: MessageType, options: &[DhcpOption]) -> Result<Vec<u8>> {
-    let none = Ipv4Addr::UNSPECIFIED;
-    let mut message = Message::new_with_id(XID, none, none, none, none, &mac);
-    message.set_flags(dhcproto::v4::Flags::default().set_broadcast());
-    message.opts_mut().insert(DhcpOption::MessageType(message_type));
-    options.iter().cloned().for_each(|option| drop(message.opts_mut().insert(option)));
-    let mut frame = Vec::new();
-    etherparse::PacketBuilder::ethernet2(mac, [0xff; 6])
-        .ipv4(none.octets(), [255; 4], 64)
-        .udp(68, 67)
-        .write(&mut frame, &message.to_vec()?)?;
-    Ok(frame)
 }
 
 /// Sends what a client would.

@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use crate::{scene, send_partial};
 
 /// What every thread of a process must say in its `status`, in the end.
-fn comes_to(run: &Running, lines: &[(&str, String)]) -> Result<()> {
+pub fn comes_to(run: &Running, lines: &[(&str, String)]) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let statuses = statuses(run)?;
@@ -41,7 +41,7 @@ fn statuses(run: &Running) -> Result<Vec<String>> {
 }
 
 /// Only these, and no way to others.
-fn only(capabilities: &[Capability]) -> Vec<(&'static str, String)> {
+pub fn only(capabilities: &[Capability]) -> Vec<(&'static str, String)> {
     let set = |capabilities: &[Capability]| {
         format!(
             "{:016x}",

@@ -4,6 +4,7 @@
 mod ending;
 mod events;
 mod exchange;
+mod globs;
 mod interfaces;
 mod least;
 mod many;

@@ -1,11 +1,19 @@
 //! Watching a `fixer run`.
 
 use anyhow::{Result, bail, ensure};
-use fixer_tests::command::{Running, fixer, naming, on_bridge};
-use fixer_user::{lab::scene::BRIDGE, net::netns::NetNs};
+use fixer_tests::{
+    command::{Running, fixer, naming, on_bridge},
+    mounts::private_mounts,
+};
+use fixer_user::{
+    lab::scene::{BRIDGE, Scene},
+    net::netns::NetNs,
+};
 use nix::sys::signal::Signal;
 
-use super::{Stage, attach, events, greeting, send_partial, send_valid, sockets, until, watch};
+use super::{
+    Stage, attach, events, greeting, hears, send_partial, send_valid, sockets, until, watch,
+};
 
 #[test]
 fn it_shows_what_the_run_shows() -> Result<()> {
@@ -123,4 +131,28 @@ fn another_namespace_is_watched() -> Result<()> {
     let ended = watcher.stop(Signal::SIGTERM)?.ok()?;
     ensure!(ended.stderr.iter().any(|line| line.ends_with("2 fixed")), "{ended:?}");
     Ok(())
+}
+
+/// What is pinned is not asked for where nothing is: containers have no BPF file system.
+#[test]
+fn a_run_is_watched_where_nothing_can_be_pinned() -> Result<()> {
+    let scene = Scene::new()?;
+    private_mounts(false)?;
+    let _fixer = on_bridge(&scene.host, &["--events", "none"])?;
+    let mut watcher = watch(&scene.host, &[])?;
+    send_partial(&scene.host, BRIDGE, 1)?;
+    watcher.stdout.wait("! fixed")?;
+    watcher.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+#[test]
+fn who_waits_for_a_run_that_is_stuck_can_be_stopped() -> Result<()> {
+    let scene = Scene::new()?;
+    let run = on_bridge(&scene.host, &["--events", "none"])?;
+    run.signal(Signal::SIGSTOP)?;
+    let watcher = Running::start(&scene.host, fixer(&["watch"])?)?;
+    until("it hears signals", || hears(&watcher, Signal::SIGTERM))?;
+    watcher.stop(Signal::SIGTERM)?.ok()?;
+    run.signal(Signal::SIGCONT)?;
+    run.stop(Signal::SIGTERM)?.ok().map(drop)
 }

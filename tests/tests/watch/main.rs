@@ -25,8 +25,11 @@ use fixer_user::{
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::socket::{
-        self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send,
+    sys::{
+        signal::Signal,
+        socket::{
+            self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send,
+        },
     },
 };
 use serde_json::Value;
@@ -114,6 +117,14 @@ fn sockets(netns: &NetNs) -> Result<Vec<String>> {
     // Each connection has the name as well.
     let names: BTreeSet<_> = names.map(|(_, name)| name.to_owned()).collect();
     Ok(names.into_iter().collect())
+}
+
+/// Whether a program takes a signal itself.
+fn hears(running: &Running, signal: Signal) -> Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid()))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.context("no SigCgt")?.trim(), 16)?;
+    Ok(caught & 1 << (signal as i32 - 1) != 0)
 }
 
 /// What a user with this id is told who asks for every event at one of these sockets: nothing, if the

@@ -97,6 +97,8 @@ fn a_run_that_is_stuck_still_hands_on() -> Result<()> {
     let ended = run.stop(Signal::SIGTERM)?.ok()?;
     let total = format!("{sent} fixed");
     ensure!(ended.stderr.iter().any(|line| line.contains(&total)), "{ended:?}");
+    // What its own output never had is told with the totals.
+    ensure!(ended.stderr.iter().any(|line| line.contains("events were lost")), "{ended:?}");
     drop(reader);
     let seen = quick.end()?.ok()?.stdout.len() as u64;
     ensure!(seen == sent, "{seen} were handed on");

@@ -80,14 +80,20 @@ impl<'a> Archive<'a> {
             .map(|part| format!("linux-{part}-{release}"))
             .into_iter()
             .filter(|name| self.has(name));
+        self.download(packages)
+            .with_context(|| format!("the kernel {release} could not be downloaded"))
+    }
+
+    /// Downloads packages, without what they depend on.
+    pub(crate) fn download(
+        &self,
+        packages: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<PathBuf>> {
         // It downloads to where it is. An earlier download may not have been unpacked.
         let directory = self.directory.join("packages");
         self.sh.remove_path(&directory)?;
         let _here = self.sh.push_dir(self.sh.create_dir(&directory)?);
-        self.apt("apt-get", &["-qq", "download"])
-            .args(packages)
-            .run()
-            .with_context(|| format!("the kernel {release} could not be downloaded"))?;
+        self.apt("apt-get", &["-qq", "download"]).args(packages).run()?;
         Ok(self.sh.read_dir(&directory)?)
     }
 
@@ -131,7 +137,7 @@ fn sources(known: &str, suites: &[Suite]) -> Result<String> {
             .with_context(|| {
                 format!(
                     "this machine's apt does not know the archive with the label {label}, from \
-                     which the kernels come; run `apt-get update` on a Debian machine"
+                     which packages come; run `apt-get update` on a Debian machine"
                 )
             })
     };

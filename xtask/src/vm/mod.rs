@@ -4,7 +4,7 @@
 //! busybox, `fixer`, the suites that look into a kernel, and the modules they need. Everything is
 //! emulated, so it works where there is no hardware virtualisation, and all machines see the same.
 
-mod archive;
+pub(crate) mod archive;
 pub(crate) mod cpio;
 pub(crate) mod guest;
 pub(crate) mod image;
@@ -29,7 +29,6 @@ use crate::{
     packages::{self, Need},
     progress,
 };
-pub(crate) use archive::KEYRING;
 use kernel::Kernel;
 use report::Report;
 

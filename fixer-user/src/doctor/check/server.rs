@@ -108,19 +108,23 @@ pub fn many(facts: &Facts) -> Vec<Finding> {
                 .iter()
                 .filter_map(|serving| facts.server(serving)?.process.as_ref())
                 .collect();
-            let finding = Finding::new(
-                Likelihood::Possible,
-                &place,
-                format!("{} servers answer on {place}", servers.len()),
-            )
-            .seen(names.join(", "))
-            .means(
-                "a client takes the first offer, and the other server may refuse what this one gave",
-            );
-            found.push(finding.remedy(end(&programs)));
+            let headline = format!("{} servers answer on {place}", servers.len());
+            let finding =
+                Finding::new(Likelihood::Possible, &place, headline).seen(names.join(", ")).means(
+                    "a client takes the first offer, and the other server may refuse what this one gave",
+                );
+            let unless =
+                if may_be_pair(&programs) { "unless they are a failover pair: " } else { "" };
+            found.push(finding.remedy(format!("{unless}{}", end(&programs))));
         }
     }
     found
+}
+
+/// Whether they may know of each other: they are two of a server that can do so.
+fn may_be_pair(programs: &[&Program]) -> bool {
+    let [one, other] = programs else { return false };
+    one.name == other.name && ["dhcpd", "kea-dhcp4"].contains(&&*one.name)
 }
 
 /// Of several, the one that was there before the others is likely left over.

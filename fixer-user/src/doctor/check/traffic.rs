@@ -107,6 +107,19 @@ fn unanswered(heard: &Heard, at: (usize, u32)) -> Vec<&Exchange> {
     found
 }
 
+/// Who was answered all the while.
+fn others(heard: &Heard, at: (usize, u32)) -> Option<String> {
+    let (mut clients, mut servers) = (BTreeSet::new(), BTreeSet::new());
+    for exchange in heard.exchanges.iter().filter(|it| it.at == at && !it.servers.is_empty()) {
+        clients.insert(exchange.client.to_string());
+        servers.extend(exchange.servers.iter().map(String::as_str));
+    }
+    let servers: Vec<_> = servers.into_iter().collect();
+    let clients: Vec<_> = clients.into_iter().take(4).collect();
+    let told = format!("meanwhile {} answered {}", servers.join(" and "), clients.join(", "));
+    (!clients.is_empty()).then_some(told)
+}
+
 /// Requests that no server answered.
 pub fn answers(facts: &Facts) -> Vec<Finding> {
     let Some(heard) = &facts.heard else { return Vec::new() };
@@ -141,14 +154,15 @@ pub fn answers(facts: &Facts) -> Vec<Finding> {
             finding = finding
                 .seen(format!("although there is {}", servers.join(", ")))
                 .means(match is_pxe {
-                    true => "the server will not serve network boot clients: a pool that denies their \
-                             class, or a failover pair that says \"peer holds all free leases\"",
+                    true => "network boot clients are not served: a pool that denies their class or is \
+                             used up, a failover pair of which each says \"peer holds all free leases\"",
                     false => "its requests are dropped on the way, or the server has nothing to give: no \
                               range for this network, a pool that is full or denies the client, a \
                               failover pair that says \"peer holds all free leases\"",
                 })
                 .remedy("read the server's log: journalctl -t dhcpd -t dnsmasq-dhcp -t kea-dhcp4 -n 50");
         }
+        finding.seen.extend(others(heard, at));
         found.push(finding);
     }
     found

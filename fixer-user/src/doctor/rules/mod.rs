@@ -2,6 +2,7 @@
 
 mod legacy;
 mod nft;
+mod question;
 mod walk;
 mod words;
 
@@ -9,7 +10,8 @@ use std::io;
 
 use serde_json::Value;
 
-pub use walk::{Packet, Stop, Verdict, Walk};
+pub use question::Packet;
+pub use walk::{Stop, Verdict, Walk};
 
 use super::program;
 use crate::net::netns::NetNs;

@@ -32,7 +32,7 @@ pub fn act() -> Result<Act> {
     let guest = Guest::behind(&host.netns, BRIDGE, PORT, 1)?;
     let fault = story::fault(&guest.ask_in_vain()?)?;
 
-    host.write(INSTALLED, &SERVICE.replace("qdhcp-*", NAMESPACE))?;
+    host.write(INSTALLED, SERVICE)?;
     let verified = host.run("systemd-analyze", &["verify", "fixer-qdhcp.service"])?.ok()?;
     ensure!(verified.stderr.is_empty(), "systemd does not like it: {verified:?}");
     host.sh("systemctl enable --now fixer-qdhcp")?;
