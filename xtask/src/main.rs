@@ -9,6 +9,7 @@ mod cases;
 mod demo;
 mod document;
 mod ebpf;
+mod emulated;
 mod fuzz;
 mod leases;
 mod lint;

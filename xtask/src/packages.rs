@@ -144,6 +144,18 @@ const PACKAGES: &[Package] = &[
         elsewhere: Names::same("iperf3"),
     },
     Package {
+        debian: "libxml2-utils",
+        purpose: "xmllint, by which libvirt's hook finds a network's bridge",
+        needs: &[Need::Tests],
+        proof: Proof::Program("xmllint"),
+        elsewhere: Some(Names {
+            dnf: "libxml2",
+            zypper: "libxml2-tools",
+            pacman: "libxml2",
+            apk: "libxml2-utils",
+        }),
+    },
+    Package {
         debian: "procps",
         purpose: "sysctl, for the settings of a network namespace",
         needs: &[Need::Tests],

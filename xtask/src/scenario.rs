@@ -3,11 +3,12 @@
 //! The packages are unpacked below `target`, not installed ([`crate::unpacked`]). Which scenarios there
 //! are is known to the table in fixer-tests.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::{
-    cargo, machine,
+    cargo, emulated, machine,
     packages::{self, Need},
     progress, unpacked,
 };
@@ -16,6 +17,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask scenario                which there are
   cargo xtask scenario all            every one of them
   cargo xtask scenario qdhcp          only this one
+  cargo xtask scenario vhost-net      a guest in an emulated Debian host; takes some minutes
   cargo xtask scenario all --json     the same for programs";
 
 /// Where packages are kept, and where they are unpacked.
@@ -43,24 +45,61 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         "it makes network namespaces, and loads programs into the kernel",
     )?;
     packages::ensure(sh, Need::Tests)?;
-    let names: Vec<_> = args.names.iter().filter(|name| *name != "all").collect();
-    fetch(sh, &names)?;
+    let wants_all = args.names.iter().any(|name| name == "all");
+    let is_emulated = |name: &str| emulated::SCENARIOS.contains(&name);
+    let names: Vec<_> = args.names.iter().map(String::as_str).filter(|n| *n != "all").collect();
+    let (inside, here): (Vec<&str>, Vec<&str>) = match wants_all {
+        true => (emulated::SCENARIOS.to_vec(), Vec::new()),
+        false => names.into_iter().partition(|name| is_emulated(name)),
+    };
+    let mut told = Vec::new();
+    if wants_all || !here.is_empty() {
+        told.push(play(sh, &here, args.json)?);
+    }
+    if !inside.is_empty() {
+        told.push(emulated::play(sh, &inside, args.json)?);
+        if !args.json {
+            print!("{}", told.last().map_or("", |(story, _)| story));
+        }
+    }
+    if args.json {
+        println!("{}", joined(told.iter().map(|(stories, _)| stories.as_str()))?);
+    }
+    let is_good = told.iter().all(|(_, is_good)| *is_good);
+    ensure!(is_good, "a system did not fare as it must; which, and why, is above");
+    Ok(())
+}
+
+/// Plays the systems with these names, or all, on this machine. Stories are printed as they end; as JSON
+/// they are handed over.
+fn play(sh: &Shell, names: &[&str], json: bool) -> Result<(String, bool)> {
+    fetch(sh, names)?;
     progress("build fixer");
     let cargo = cargo();
     cmd!(sh, "{cargo} build --package fixer-user --bin fixer")
         .run()
         .context("fixer could not be built")?;
     progress("build the systems and ask for leases");
-    let json = args.json.then_some("--json");
-    scenario(sh)
-        .args(names)
-        .args(json)
-        .run()
-        .context("a system did not fare as it must; which, and why, is above")
+    let program = scenario(sh).args(names);
+    if !json {
+        return Ok((String::new(), program.run().is_ok()));
+    }
+    let output = program.arg("--json").ignore_status().output()?;
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    Ok((String::from_utf8(output.stdout)?, output.status.success()))
+}
+
+/// Several lists as one.
+fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<String> {
+    let mut all = Vec::new();
+    for list in lists {
+        all.extend(serde_json::from_str::<Vec<Value>>(list).context("these are no stories")?);
+    }
+    Ok(serde_json::to_string_pretty(&all)?)
 }
 
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.
-fn fetch(sh: &Shell, names: &[&String]) -> Result<()> {
+fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
     unpacked::fetch(sh, DIRECTORY, "parts of these systems", || {
         let lacking = scenario(sh).args(names).arg("--lacking").quiet().read()?;
         Ok(lacking.lines().map(str::to_owned).collect())

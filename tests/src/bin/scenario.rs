@@ -6,14 +6,14 @@ use anyhow::Result;
 use clap::{Parser, builder::PossibleValuesParser};
 use fixer_tests::{
     kernel::require_root,
-    scenario::{SCENARIOS, Scenario, story::Story},
+    scenario::{EMULATED, SCENARIOS, Scenario, story::Story},
 };
 
 /// The systems that fixer is for, built from their real software
 #[derive(Parser)]
 struct Args {
-    /// Which; all, if none is named
-    #[arg(value_parser = PossibleValuesParser::new(SCENARIOS.iter().map(|row| row.name)))]
+    /// Which; all that this machine's kernel can play, if none is named
+    #[arg(value_parser = PossibleValuesParser::new(every().map(|row| row.name)))]
     names: Vec<String>,
     /// Print JSON instead of a screen for each
     #[arg(long)]
@@ -30,8 +30,14 @@ impl Args {
     fn wanted(&self) -> impl Iterator<Item = &'static Scenario> {
         let is_wanted =
             |row: &&Scenario| self.names.is_empty() || self.names.iter().any(|n| n == row.name);
-        SCENARIOS.iter().filter(is_wanted)
+        // Another kernel is asked for by name only.
+        let emulated = if self.names.is_empty() && !self.list { &[] } else { EMULATED };
+        SCENARIOS.iter().chain(emulated).filter(is_wanted)
     }
+}
+
+fn every() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(EMULATED)
 }
 
 fn main() -> ExitCode {

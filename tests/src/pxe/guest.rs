@@ -138,7 +138,7 @@ fn console(pipe: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// What remains of a line on a screen.
-fn shown(line: &str) -> String {
+pub(crate) fn shown(line: &str) -> String {
     let mut text = String::new();
     let mut characters = line.chars();
     while let Some(character) = characters.next() {
@@ -154,7 +154,7 @@ fn shown(line: &str) -> String {
 }
 
 /// The address in a line like `net0: 10.0.3.158/255.255.255.0 gw 10.0.3.1`.
-fn address_in(line: &str) -> Option<Ipv4Addr> {
+pub(crate) fn address_in(line: &str) -> Option<Ipv4Addr> {
     line.strip_prefix("net0: ")?.split('/').next()?.parse().ok()
 }
 

@@ -75,12 +75,17 @@ impl Guest {
 
     /// Asks for a lease for as long as it takes to see that there is none.
     pub fn ask_in_vain(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, self.interface, self.mac, SHORT)?)
+        self.ask_for(SHORT)
     }
 
     /// Asks for a lease, and waits until it comes.
     pub fn ask(&self) -> Result<Outcome> {
-        Ok(strict::ask(&self.netns, self.interface, self.mac, LONG)?)
+        self.ask_for(LONG)
+    }
+
+    /// Asks for a lease for so long, if it does not come before.
+    pub fn ask_for(&self, patience: Duration) -> Result<Outcome> {
+        Ok(strict::ask(&self.netns, self.interface, self.mac, patience)?)
     }
 
     /// Asks in vain as a client of this vendor class.

@@ -9,9 +9,11 @@ pub mod cni;
 pub mod failover;
 pub mod guest;
 pub mod host;
+pub mod libvirt;
 pub mod lxc;
 pub mod qdhcp;
 pub mod story;
+pub mod vhost_net;
 
 use std::path::Path;
 
@@ -34,7 +36,10 @@ pub struct Scenario {
 
 /// Every scenario, in the order of the systems in README.md.
 pub const SCENARIOS: &[Scenario] =
-    &[lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
+    &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
+
+/// Those that need another kernel than this machine's: `cargo xtask scenario` boots one for them.
+pub const EMULATED: &[Scenario] = &[vhost_net::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.
