@@ -132,7 +132,7 @@ pub fn many(facts: &Facts) -> Vec<Finding> {
                 );
             let unless =
                 if may_be_pair(&programs) { "unless they are a failover pair: " } else { "" };
-            found.push(finding.remedy(format!("{unless}{}", end(&programs))));
+            found.push(finding.remedy(Remedy::from(unless).with(end(&programs))));
         }
     }
     found
