@@ -4,16 +4,16 @@ use anyhow::{Context, Result};
 use xshell::Shell;
 
 /// A place in a document.
-pub(crate) struct Place {
+pub(crate) struct Place<'a> {
     /// The document, from the root of the repository.
-    pub(crate) document: &'static str,
+    pub(crate) document: &'a str,
     /// The verb that fills it.
-    pub(crate) verb: &'static str,
+    pub(crate) verb: &'a str,
     /// Which of its places it is.
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
 }
 
-impl Place {
+impl Place<'_> {
     /// What stands before and behind it.
     fn marks(&self) -> (String, String) {
         let Self { verb, name, .. } = self;
@@ -29,7 +29,7 @@ impl Place {
 }
 
 /// Replaces what is at these places.
-pub(crate) fn write(sh: &Shell, places: &[(Place, String)]) -> Result<()> {
+pub(crate) fn write(sh: &Shell, places: &[(Place<'_>, String)]) -> Result<()> {
     for (place, new) in places {
         let Place { document, verb, name } = place;
         let path = sh.current_dir().join(document);
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
         let text = "Cost.\n\n<!-- bench: felt -->\n\n| old |\n\n<!-- end of felt -->\n\nMore.\n";
-        let place = |name| Place { document: "README.md", verb: "bench", name };
+        let place = |name: &'static str| Place { document: "README.md", verb: "bench", name };
         let replaced = place("felt").replaced(text, "| new |\n").unwrap();
         assert_eq!(replaced, text.replace("old", "new"));
         assert_eq!(place("exact").replaced(text, "| new |\n"), None);

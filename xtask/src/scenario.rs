@@ -8,7 +8,9 @@ use serde_json::Value;
 use xshell::{Shell, cmd};
 
 use crate::{
-    cargo, emulated, machine,
+    cargo,
+    document::{self, Place},
+    emulated, machine,
     packages::{self, Need},
     progress, unpacked,
 };
@@ -18,7 +20,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask scenario all            every one of them
   cargo xtask scenario qdhcp          only this one
   cargo xtask scenario vhost-net      a guest in an emulated Debian host; takes some minutes
-  cargo xtask scenario all --json     the same for programs";
+  cargo xtask scenario all --json     the same for programs
+  cargo xtask scenario all --write    put what was told into the pages in docs/systems, too";
 
 /// Where packages are kept, and where they are unpacked.
 const DIRECTORY: &str = "target/scenario";
@@ -32,6 +35,9 @@ pub(crate) struct Args {
     /// Print JSON instead of a screen for each
     #[arg(long)]
     json: bool,
+    /// Put what was told into the pages in docs/systems
+    #[arg(long)]
+    write: bool,
 }
 
 /// Fetches what is missing, builds the systems, and fails if one does not fare as it must.
@@ -52,21 +58,44 @@ pub(crate) fn run(sh: &Shell, args: &Args) -> Result<()> {
         true => (emulated::SCENARIOS.to_vec(), Vec::new()),
         false => names.into_iter().partition(|name| is_emulated(name)),
     };
+    // Screens are printed as they end, unless they are wanted once more.
+    let json = args.json || args.write;
     let mut told = Vec::new();
     if wants_all || !here.is_empty() {
-        told.push(play(sh, &here, args.json)?);
+        told.push(play(sh, &here, json)?);
     }
     if !inside.is_empty() {
-        told.push(emulated::play(sh, &inside, args.json)?);
-        if !args.json {
+        told.push(emulated::play(sh, &inside, json)?);
+        if !json {
             print!("{}", told.last().map_or("", |(story, _)| story));
         }
     }
-    if args.json {
-        println!("{}", joined(told.iter().map(|(stories, _)| stories.as_str()))?);
+    if json {
+        let stories = joined(told.iter().map(|(stories, _)| stories.as_str()))?;
+        tell(sh, args, &stories)?;
     }
     let is_good = told.iter().all(|(_, is_good)| *is_good);
     ensure!(is_good, "a system did not fare as it must; which, and why, is above");
+    Ok(())
+}
+
+/// Prints stories, and puts those that went well into their pages if asked.
+fn tell(sh: &Shell, args: &Args, stories: &[Value]) -> Result<()> {
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(stories)?);
+    }
+    for story in stories {
+        let text = |key: &str| story[key].as_str().unwrap_or_default();
+        let (name, screen) = (text("name"), text("screen"));
+        if !args.json {
+            println!("{screen}");
+        }
+        if args.write && story["failure"].is_null() {
+            let document = format!("docs/systems/{name}.md");
+            let place = Place { document: &document, verb: "scenario", name };
+            document::write(sh, &[(place, document::code(screen))])?;
+        }
+    }
     Ok(())
 }
 
@@ -90,12 +119,12 @@ fn play(sh: &Shell, names: &[&str], json: bool) -> Result<(String, bool)> {
 }
 
 /// Several lists as one.
-fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<String> {
+fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<Value>> {
     let mut all = Vec::new();
     for list in lists {
         all.extend(serde_json::from_str::<Vec<Value>>(list).context("these are no stories")?);
     }
-    Ok(serde_json::to_string_pretty(&all)?)
+    Ok(all)
 }
 
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.

@@ -76,6 +76,7 @@ fn run(args: &Args) -> Result<bool> {
         stories.push(story);
     }
     if args.json {
+        let stories: Vec<_> = stories.iter().map(Story::json).collect::<Result<_>>()?;
         println!("{}", serde_json::to_string_pretty(&stories)?);
     }
     Ok(stories.iter().all(Story::is_good))

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::{Context as _, Result, bail, ensure};
 use fixer_user::lab::strict::Outcome;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::command::Ended;
 
@@ -38,6 +39,13 @@ impl Story {
     /// Whether all was as it must be.
     pub fn is_good(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// For programs: all of it, and the screen that people see.
+    pub fn json(&self) -> Result<Value> {
+        let mut story = serde_json::to_value(self)?;
+        story["screen"] = self.to_string().into();
+        Ok(story)
     }
 }
 

@@ -23,17 +23,17 @@ use crate::{
 use figures::Figures;
 
 /// What every packet pays, in short, for whoever meets fixer first.
-const COST: Place = Place { document: "README.md", verb: "bench", name: "cost" };
+const COST: Place<'static> = Place { document: "README.md", verb: "bench", name: "cost" };
 /// The counted instructions.
-const EXACT: Place = details("exact");
+const EXACT: Place<'static> = details("exact");
 /// What is felt of them.
-const FELT: Place = details("felt");
+const FELT: Place<'static> = details("felt");
 /// Time and memory of `fixer run`.
-const BEYOND: Place = details("beyond");
+const BEYOND: Place<'static> = details("beyond");
 /// The limits, and what was measured.
-const TARGETS: Place = details("targets");
+const TARGETS: Place<'static> = details("targets");
 
-const fn details(name: &'static str) -> Place {
+const fn details(name: &'static str) -> Place<'static> {
     Place { document: "docs/performance.md", verb: "bench", name }
 }
 

@@ -39,7 +39,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask vm --all --write    put the table into README.md, too";
 
 /// Which kernels fixer was tried on, and what held there.
-const KERNELS: Place = Place { document: "README.md", verb: "vm", name: "kernels" };
+const KERNELS: Place<'static> = Place { document: "README.md", verb: "vm", name: "kernels" };
 
 /// Everything the verb downloads and makes. Kernels stay here until this is deleted.
 pub(crate) const DIRECTORY: &str = "target/vm";
