@@ -173,7 +173,7 @@ impl Session {
     async fn retry(&mut self, plan: &Plan) {
         if Instant::now() > self.retry {
             self.members.iter_mut().for_each(|member| tell(member.site.retry()));
-            if !self.refused.is_empty() {
+            if !self.refused.is_empty() || self.members.iter().any(Member::is_missed) {
                 self.look_for_namespaces(plan).await;
             }
             self.retry = Instant::now() + RETRY;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, io};
 
 use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     bpf::{load::Config, resident::Resident},
@@ -150,4 +151,12 @@ pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Res
         missing.join("', '"),
         there.join(", ")
     );
+}
+
+/// Every interface and every namespace takes some files, and the usual limit is there for programs that
+/// use select(2). Where it stays as it is, what is too much is told.
+pub fn open_many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::Outcome;
+use super::{Outcome, checks};
 use crate::{cli, doctor, say::say, signals::end_with_the_reader};
 
 /// Looks at the host, and prints what was found.
@@ -14,6 +14,7 @@ pub fn run(args: &cli::Doctor) -> Result<Outcome> {
     if let Some(seconds) = args.listen {
         say(format_args!("listening for {seconds} s: start the guest now"));
     }
+    checks::open_many_files();
     let report = doctor::examine(&args.select, listen)?;
     if args.json {
         println!("{}", doctor::to_json(&report)?);

@@ -3,10 +3,7 @@
 use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
-use nix::{
-    sys::resource::{Resource, getrlimit, setrlimit},
-    unistd::User,
-};
+use nix::unistd::User;
 use tokio::net::TcpListener;
 
 use super::{Outcome, checks, sinks::sinks};
@@ -32,7 +29,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     let namespaces = checks::namespaces_now(&args.select)?;
     let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
-    open_many_files();
+    checks::open_many_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
     // A request for metrics that is still open must not keep us.
@@ -96,14 +93,6 @@ async fn work(
     match ended.unwrap_or(Ok(())) {
         Err(SinkError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         ended => ended.context("cannot write the events"),
-    }
-}
-
-/// Every interface and every namespace takes some files, and the usual limit is there for programs that
-/// use select(2). Where it stays as it is, what is too much is told.
-fn open_many_files() {
-    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 

@@ -46,6 +46,7 @@ pub fn run(args: &cli::Top) -> Result<Outcome> {
         check_terminal()?;
     }
     checks::privileges(privileges::TO_LOOK, &args.select, None)?;
+    checks::open_many_files();
     let namespaces = checks::namespaces(&args.select)?;
     let enters = (!args.select.netns.is_empty()).then_some(Act::Enter);
     // The process that reads pinned events inherits what there is, and gives slow readers more room.

@@ -27,6 +27,7 @@ use crate::{
 /// Watches until a signal, or until there is nothing to watch or nobody to show it to.
 pub fn run(args: &cli::Watch) -> Result<Outcome> {
     checks::privileges(privileges::TO_WATCH, &args.select, None)?;
+    checks::open_many_files();
     let mut grounds = Vec::new();
     for netns in checks::namespaces(&args.select)? {
         grounds.push(look(args, netns)?);

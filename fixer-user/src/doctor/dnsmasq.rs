@@ -2,8 +2,10 @@
 //! them and passes over what came in elsewhere.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{self, Read as _},
     net::Ipv4Addr,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +17,11 @@ const OWN: &str = "/etc/dnsmasq.conf";
 
 /// How deep files may name each other.
 const DEEPEST: usize = 8;
+
+/// How many files are read of one server, and how much of each, in bytes. Anybody may call a process
+/// dnsmasq, and name what is no file, or has no end.
+const MOST_FILES: usize = 64;
+const LONGEST: u64 = 1 << 20;
 
 /// The short names of the options that matter.
 const SHORT: [(char, &str); 7] = [
@@ -38,6 +45,19 @@ pub struct Told {
     except: Vec<String>,
     /// An address of each network that it has addresses of to give.
     ranges: Vec<Ipv4Addr>,
+    /// How many files were read.
+    files: usize,
+}
+
+/// What is in a file, which is neither waited for nor read for ever.
+fn text(path: &Path) -> io::Result<String> {
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    let mut text = String::new();
+    if file.metadata()?.is_file() {
+        file.take(LONGEST).read_to_string(&mut text)?;
+    }
+    Ok(text)
 }
 
 impl Told {
@@ -78,8 +98,11 @@ impl Told {
     }
 
     fn read(&mut self, root: &Path, file: &str, depth: usize) {
-        let path = root.join(file.trim_start_matches('/'));
-        let text = fs::read_to_string(path).unwrap_or_default();
+        self.files += 1;
+        if self.files > MOST_FILES {
+            return;
+        }
+        let text = text(&root.join(file.trim_start_matches('/'))).unwrap_or_default();
         for (name, value) in text.lines().filter_map(|line| uncommented(line).split_once('=')) {
             if depth < DEEPEST {
                 self.hear(root, name.trim(), value.trim(), depth + 1);
@@ -228,5 +251,19 @@ mod tests {
         assert_eq!(uncommented("interface=br0 # two"), "interface=br0 ");
         assert_eq!(uncommented("#interface=br0"), "");
         assert_eq!(uncommented("interface=br0#1"), "interface=br0#1");
+    }
+
+    /// Anybody can call a process dnsmasq.
+    #[test]
+    fn what_is_no_file_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let circle = directory.path().join("circle");
+        fs::write(&circle, "conf-file=circle\n".repeat(9) + "interface=br0\n").unwrap();
+        let told = |file: &str| Told::from(directory.path(), &[format!("--conf-file={file}")]);
+        assert!(told("pipe").only.is_empty());
+        let told = told("circle");
+        assert!(told.only.len() < MOST_FILES && told.only.contains(&"br0".to_owned()), "{told:?}");
     }
 }

@@ -44,7 +44,11 @@ pub fn listen(facts: &mut Facts, span: Duration) {
     let ears = match ears(facts) {
         Ok(ears) => ears,
         Err(error) => {
-            let what = format!("what passes on the bridges: {error}; run as root (CAP_NET_RAW)");
+            let remedy = match error.kind() {
+                io::ErrorKind::PermissionDenied => "; run as root (CAP_NET_RAW)",
+                _ => "",
+            };
+            let what = format!("what passes on the bridges: {error}{remedy}");
             facts.unseen.push(Unseen { source: Source::Traffic, what });
             return;
         }

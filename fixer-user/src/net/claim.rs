@@ -8,12 +8,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
+        fd::{AsRawFd as _, FromRawFd as _},
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixDatagram},
+        unix::{
+            fs::MetadataExt as _,
+            net::{SocketAddr, UnixDatagram},
+        },
     },
 };
+
+use super::netns::OWN;
 
 /// What the names begin with. They read `fixer-run-PROGRAM-PID-NUMBER`; the number makes room beside a
 /// name that somebody else has bound.
@@ -55,7 +62,17 @@ pub fn claims() -> io::Result<BTreeMap<u32, u32>> {
     let sockets = fs::read(SOCKETS)?;
     let lines = sockets.split(|byte| *byte == b'\n');
     let said = lines.filter_map(|line| said(str::from_utf8(line).ok()?));
-    Ok(said.filter_map(|said| Some((said.program, said.holder()?))).collect())
+    let mut claims: Vec<_> = said.filter_map(|said| Some((said.holder()?, said.program))).collect();
+    // Of several, the last counts: one that was looked at.
+    claims.sort_by_key(|(holder, _)| holder.is_seen);
+    Ok(claims.into_iter().map(|(holder, program)| (program, holder.pid)).collect())
+}
+
+/// Who has a claim's socket.
+struct Holder {
+    pid: u32,
+    /// Whether it was looked at.
+    is_seen: bool,
 }
 
 /// What a name says.
@@ -75,18 +92,19 @@ fn said(line: &str) -> Option<Said<'_>> {
 
 impl Said<'_> {
     /// The process that has the socket, as it is called from here. `None`: it may change nothing.
-    fn holder(&self) -> Option<u32> {
+    fn holder(&self) -> Option<Holder> {
+        let seen = |pid| may_change(pid).then_some(Holder { pid, is_seen: true });
         let is_seen = self.has_socket(self.pid);
         if is_seen == Some(true) {
-            return may_change(self.pid).then_some(self.pid);
+            return seen(self.pid);
         }
         // It calls itself otherwise, for it is in a container; or it lies.
         let everyone = fs::read_dir("/proc").ok()?.flatten();
         let mut pids = everyone.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         match pids.find(|pid| self.has_socket(*pid) == Some(true)) {
-            Some(pid) => may_change(pid).then_some(pid),
+            Some(pid) => seen(pid),
             // Who it says it is cannot be looked at, and nobody else has it.
-            None => is_seen.is_none().then_some(self.pid),
+            None => is_seen.is_none().then_some(Holder { pid: self.pid, is_seen: false }),
         }
     }
 
@@ -110,8 +128,44 @@ impl Said<'_> {
     }
 }
 
-/// Whether a process may change the network, by the capabilities that it has.
+/// Whether a process may change the network of the calling thread, by the capabilities that it has, and
+/// the user namespace that it has them in: in one of its own anybody has them all.
 fn may_change(pid: u32) -> bool {
+    has_capability(pid) && rules_here(pid).unwrap_or(true)
+}
+
+/// Whether the user namespace of a process owns the network namespace of the calling thread, or is above
+/// the one that does.
+fn rules_here(pid: u32) -> io::Result<bool> {
+    /// `NS_GET_USERNS` and `NS_GET_PARENT` of ioctl_ns(2).
+    const OWNER: libc::Ioctl = 0xb701;
+    const PARENT: libc::Ioctl = 0xb702;
+    let its_own = fs::metadata(format!("/proc/{pid}/ns/user"))?.ino();
+    let mut above = related(&File::open(OWN)?, OWNER)?;
+    loop {
+        if above.metadata()?.ino() == its_own {
+            return Ok(true);
+        }
+        // The uppermost has none above, and nor have those that cannot be seen from here.
+        match related(&above, PARENT) {
+            Ok(parent) => above = parent,
+            Err(_) => return Ok(false),
+        }
+    }
+}
+
+/// The namespace that is related to another one in this way.
+fn related(namespace: &File, how: libc::Ioctl) -> io::Result<File> {
+    // SAFETY: it takes a descriptor and a number, and gives a new descriptor or none.
+    let fd = unsafe { libc::ioctl(namespace.as_raw_fd(), how) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+fn has_capability(pid: u32) -> bool {
     const CAP_NET_ADMIN: u32 = 12;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));

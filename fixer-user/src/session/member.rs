@@ -137,6 +137,12 @@ impl Member {
         self.site.netns().is_some() || (self.is_required && self.site.is_named())
     }
 
+    /// Whether the namespace has its name, and was let go of or could not be entered all the same.
+    pub(super) fn is_missed(&self) -> bool {
+        let site = &self.site;
+        self.is_required && site.is_named() && site.netns().is_none() && site.named().is_some()
+    }
+
     /// Gives the namespace up if it has lost its name.
     pub(super) fn follow_name(&mut self) {
         let present = self.site.identity();

@@ -9,14 +9,27 @@ use fixer_user::{
     net::netns::NetNs,
 };
 use nix::{
-    sys::signal::Signal,
-    unistd::{Gid, Uid, setgid, setgroups, setuid},
+    fcntl::{OFlag, open},
+    sched::{CloneFlags, unshare},
+    sys::{prctl, signal::Signal, stat::Mode},
+    unistd::{Gid, Uid, setgid, setgroups, setuid, write},
 };
 
 use crate::{PATIENCE, entries, nothing_is_left, private_mounts, run};
 
 /// Somebody without any privilege.
 const NOBODY: u32 = 65534;
+
+/// The same with every capability in a user namespace of his own, which is anybody's to have.
+fn root_of_nothing() -> io::Result<()> {
+    nobody()?;
+    // Who changed his user may not write to his own files in procfs.
+    prctl::set_dumpable(true)?;
+    unshare(CloneFlags::CLONE_NEWUSER)?;
+    let map = open(c"/proc/self/uid_map", OFlag::O_WRONLY, Mode::empty())?;
+    write(map, b"0 65534 1")?;
+    Ok(())
+}
 
 fn nobody() -> io::Result<()> {
     setgroups(&[])?;
@@ -26,19 +39,27 @@ fn nobody() -> io::Result<()> {
 
 /// Runs Perl as nobody, and goes on once it says that it is ready.
 fn perl(netns: &NetNs, script: &str) -> Result<Running> {
+    perl_as(netns, script, nobody)
+}
+
+fn perl_as(netns: &NetNs, script: &str, who: fn() -> io::Result<()>) -> Result<Running> {
     let whole = format!("$| = 1; use Socket; {script}; print \"ready\\n\"; sleep 1000");
-    let mut running = Running::start_as(netns, program("perl", &["-e", &whole]), nobody)?;
+    let mut running = Running::start_as(netns, program("perl", &["-e", &whole]), who)?;
     running.stdout.wait("ready")?;
     Ok(running)
 }
 
 /// A socket with this abstract name, as Perl writes it.
 fn bound(netns: &NetNs, name: &str) -> Result<Running> {
+    bound_by(netns, name, nobody)
+}
+
+fn bound_by(netns: &NetNs, name: &str, who: fn() -> io::Result<()>) -> Result<Running> {
     let script = format!(
         "socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die; bind($s, pack('Sa*', AF_UNIX, \"\\0{name}\")) \
          or die $!; our $keep = $s"
     );
-    perl(netns, &script)
+    perl_as(netns, &script, who)
 }
 
 #[test]
@@ -72,6 +93,7 @@ fn a_claim_of_somebody_who_may_change_nothing_is_not_believed() -> Result<()> {
     let _strangers = [
         bound(&netns, &format!("fixer-run-{id}-1-0"))?,
         bound(&netns, &format!("fixer-run-{id}-{pid}-0"))?,
+        bound_by(&netns, &format!("fixer-run-{id}-{pid}-1"), root_of_nothing)?,
     ];
     let there = entries(&netns)?;
     ensure!(there.len() == 1 && there[0]["held_by"] == "nobody", "{there:?}");
