@@ -248,7 +248,12 @@ impl Lines {
 
     /// Waits for a line that was not waited for yet and that holds these words.
     pub fn wait(&mut self, words: &str) -> Result<String> {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_for(PATIENCE, words)
+    }
+
+    /// The same of a program that takes its time.
+    pub fn wait_for(&mut self, patience: Duration, words: &str) -> Result<String> {
+        let deadline = Instant::now() + patience;
         while let Ok(line) = self.next(deadline) {
             if line.contains(words) {
                 return Ok(line);

@@ -36,6 +36,9 @@ const LOG: &str = "/var/log/libvirt/libvirtd.log";
 /// spanning tree, and dnsmasq tries for three whether an address is in use.
 const IN_VAIN: Duration = Duration::from_secs(12);
 
+/// How long each step of a guest that is emulated may take.
+const BOOT: Duration = Duration::from_secs(90);
+
 /// What is played.
 pub const SCENARIO: Scenario = Scenario {
     name: "libvirt",
@@ -225,9 +228,9 @@ fn boot(host: &Host) -> Result<String> {
     let mut console = host.spawn("tail", &["-F", "--lines=+1", CONSOLE])?;
     host.sh("virsh create /root/guest.xml")?;
     // It says so when it starts, when it asks, and when it has an answer or gives up.
-    console.stdout.wait("iPXE initialising devices")?;
-    console.stdout.wait("Configuring")?;
-    let line = console.stdout.wait("net0: ")?;
+    console.stdout.wait_for(BOOT, "iPXE initialising devices")?;
+    console.stdout.wait_for(BOOT, "Configuring")?;
+    let line = console.stdout.wait_for(BOOT, "net0: ")?;
     host.sh("virsh destroy guest")?;
     match pxe::guest::address_in(&pxe::guest::shown(&line)) {
         Some(address) => Ok(format!("iPXE in a domain has {address}")),
