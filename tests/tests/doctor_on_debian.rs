@@ -80,7 +80,9 @@ fn vlans_that_separate_a_guest_from_its_server() -> Result<()> {
     host.passes("vlan")?;
     // A VLAN that an uplink carries on has its server there; an uplink may have any of its own.
     host.host("bridge", "vlan add dev guest0 vid 20 pvid untagged")?;
-    host.host("ip", "link add wire0 up type veth peer name wire1 up")?;
+    host.host("ip", "link add wire0 type veth peer name wire1")?;
+    host.host("ip", "link set wire1 up")?;
+    host.host("ip", "link set wire0 up")?;
     host.host("ip", "link add up0 link wire0 type vlan id 7")?;
     host.host("ip", "link set up0 up master br0")?;
     host.host("bridge", "vlan del dev up0 vid 1")?;
