@@ -4,9 +4,18 @@
 //! program: the instruction that calls the helper becomes one that loads what a refusal returns.
 //! Everything around it is the object as it is.
 
+use std::{
+    fs::{self, Permissions},
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+};
+
 use anyhow::{Context as _, Result, ensure};
 use fixer_user::bpf::OBJECT;
 use object::{Object as _, ObjectSection as _};
+use tempfile::TempPath;
+
+use crate::command::built;
 
 /// A call of a helper in the object.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +66,30 @@ pub fn calls() -> Result<Vec<Call>> {
 /// The object in which this call returns `-ENOMEM` and does nothing.
 #[must_use]
 pub fn refusing(call: Call) -> Vec<u8> {
+    refusing_all(&[call])
+}
+
+/// The object in which all of these do so.
+#[must_use]
+pub fn refusing_all(calls: &[Call]) -> Vec<u8> {
     let mut object = OBJECT.to_vec();
     let [a, b, c, d] = (-libc::ENOMEM).to_le_bytes();
-    object[call.at..call.at + INSTRUCTION].copy_from_slice(&[LOAD, 0, 0, 0, a, b, c, d]);
+    for call in calls {
+        object[call.at..call.at + INSTRUCTION].copy_from_slice(&[LOAD, 0, 0, 0, a, b, c, d]);
+    }
     object
+}
+
+/// `fixer` as it was built, with such an object in place of its own: on no kernel at hand the fix does not
+/// hold.
+pub fn fixer_with(object: &[u8]) -> Result<TempPath> {
+    let mut whole = fs::read(built()?)?;
+    let place = whole.windows(OBJECT.len()).position(|bytes| bytes == OBJECT);
+    let place = place.context("fixer does not embed the object that the suites know")?;
+    whole[place..place + OBJECT.len()].copy_from_slice(object);
+    let mut file =
+        tempfile::Builder::new().permissions(Permissions::from_mode(0o700)).tempfile()?;
+    file.write_all(&whole)?;
+    // Nobody may write to a program that is started.
+    Ok(file.into_temp_path())
 }

@@ -18,6 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_user::net::netns::NetNs;
+use serde_json::Value;
 
 use super::{Scenario, host::until, story::Act};
 use crate::command::{Running, fixer, hooks, output, program};
@@ -88,6 +89,7 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
     let mut guest = Machine::boot(&host)?;
     let worker = worker(&guest)?;
 
+    let doctor = doctor(&host)?;
     let fault = guest.tell(ASK_IN_VAIN)?;
     let attached = call_fixer(&host, &["attach", "-i", BRIDGE])?;
     let client = guest.tell(ASK)?;
@@ -98,7 +100,11 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
             "nothing on the bridge finishes sums; the kernel's {worker} serves the guest"
         ),
         fault,
-        fixer: vec![format!("fixer attach -i {BRIDGE}: {attached}"), format!("status: {status}")],
+        fixer: vec![
+            format!("doctor: {doctor}"),
+            format!("fixer attach -i {BRIDGE}: {attached}"),
+            format!("status: {status}"),
+        ],
         client,
     });
     call_fixer(&host, &["detach", "-i", BRIDGE])?;
@@ -122,6 +128,18 @@ fn play(acts: &mut Vec<Act>) -> Result<()> {
     call_fixer(&host, &["detach", "-i", BRIDGE])?;
     ensure!(hooks(&host, BRIDGE)?.is_empty(), "fixer has left something on the bridge");
     Ok(())
+}
+
+/// What the doctor says of the guest and its card.
+fn doctor(host: &NetNs) -> Result<String> {
+    let command = fixer(&["doctor", "--json", "-i", BRIDGE])?;
+    let ended = Running::start(host, command)?.end()?;
+    let report: Value = serde_json::from_str(&ended.stdout.concat())?;
+    let findings = report["findings"].as_array().map_or(&[][..], Vec::as_slice);
+    let found = findings.iter().find(|finding| finding["check"] == "vhost");
+    let found = found.with_context(|| format!("the doctor does not see vhost-net: {report:#}"))?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(format!("{} ({})", text(&found["headline"]), text(&found["seen"][0])))
 }
 
 fn call(host: &NetNs, name: &str, arguments: &str) -> Result<String> {

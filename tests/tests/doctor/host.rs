@@ -9,8 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use fixer_tests::command::{Running, fixer, output};
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::{
+    command::{Running, fixer, output, program},
+    faults,
+};
 use fixer_user::{
     lab::{link, scene::BRIDGE},
     net::netns::NetNs,
@@ -176,6 +179,24 @@ fn guests_with_vhost_net_are_named() -> Result<()> {
     let finding = diagnosis.names("vhost", "note")?;
     contains(&finding, &["guests use vhost-net", &format!("'web' (pid {})", guest.pid())])?;
     ensure!(diagnosis.status == Some(0), "{diagnosis:#?}");
+    Ok(())
+}
+
+/// The kernel refuses what the fix takes.
+#[test]
+fn a_kernel_on_which_the_fix_does_not_hold() -> Result<()> {
+    let host = Host::new()?;
+    let mut shrinks = faults::calls()?;
+    shrinks.retain(|call| call.helper == "bpf_skb_adjust_room");
+    let refused = faults::fixer_with(&faults::refusing_all(&shrinks))?;
+    let refused = refused.to_str().context("a path in UTF-8")?;
+    let netns = &host.scene.host;
+    let command = program(refused, &["doctor", "--json", "-i", BRIDGE]);
+    let diagnosis = Diagnosis::read(&Running::start(netns, command)?.end()?)?;
+    let finding = diagnosis.names("kernel", "possible")?;
+    contains(&finding, &["fixer does not work on Linux", "not true that a partial reply"])?;
+    let selftest = Running::start(netns, program(refused, &["selftest"]))?.end()?;
+    ensure!(selftest.status.code() == Some(3), "{selftest:?}");
     Ok(())
 }
 
