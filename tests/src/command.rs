@@ -12,7 +12,7 @@ use std::{
         unix::process::CommandExt as _,
     },
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitCode, ExitStatus, Stdio},
     sync::{
         OnceLock,
         mpsc::{Receiver, RecvTimeoutError},
@@ -41,6 +41,15 @@ use nix::{
 
 /// How long anything may take.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a program of ours ends that tells whether all was as it must be; what failed goes to standard error.
+pub fn exit_status(outcome: Result<bool>) -> ExitCode {
+    let is_good = outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        false
+    });
+    ExitCode::from(u8::from(!is_good))
+}
 
 /// `fixer` as it was built, with these arguments.
 pub fn fixer(arguments: &[&str]) -> Result<Command> {

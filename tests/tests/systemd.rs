@@ -6,7 +6,7 @@
 
 use std::{
     ffi::CStr,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -20,6 +20,7 @@ use fixer_tests::{
     http::{self, METRICS},
     kernel::require_root,
     receiver,
+    scenario::cgroup::remove,
 };
 use fixer_user::lab::{
     packet::PacketSocket,
@@ -180,17 +181,6 @@ impl Drop for Machine<'_> {
         while remove(&cgroup).is_err() && Instant::now() < deadline {}
         let _ = umount2(CGROUPS, MntFlags::MNT_DETACH);
     }
-}
-
-/// Removes a cgroup and those in it.
-fn remove(cgroup: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(cgroup)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove(&entry.path())?;
-        }
-    }
-    fs::remove_dir(cgroup)
 }
 
 /// A partial reply that leaves through the bridge reaches the guest right and no longer partial.

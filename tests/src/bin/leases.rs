@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::{Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser};
 use fixer_tests::{
+    command,
     kernel::require_root,
     leases::{self, FIXER, clients::CLIENTS, matrix, servers::SERVERS},
 };
@@ -29,14 +30,7 @@ fn names(rows: impl Iterator<Item = &'static str>) -> PossibleValuesParser {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::exit_status(run(&Args::parse()))
 }
 
 /// Plays, prints, and says whether everything is as it must be.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, builder::PossibleValuesParser};
 use fixer_tests::{
+    command,
     kernel::require_root,
     scenario::{EMULATED, SCENARIOS, Scenario, story::Story},
 };
@@ -41,14 +42,7 @@ fn every() -> impl Iterator<Item = &'static Scenario> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::exit_status(run(&Args::parse()))
 }
 
 /// Plays, prints, and says whether everything is as it must be.

@@ -4,7 +4,10 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Parser;
-use fixer_tests::soak::{self, Plan};
+use fixer_tests::{
+    command,
+    soak::{self, Plan},
+};
 
 /// Replies at full speed while everything around fixer changes, and fixer is killed
 #[derive(Parser)]
@@ -21,14 +24,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    command::exit_status(run(&Args::parse()))
 }
 
 /// Soaks, prints, and says whether all is as it must be.

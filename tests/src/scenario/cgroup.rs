@@ -73,7 +73,7 @@ impl Drop for Cgroup {
 }
 
 /// Removes a cgroup and those in it.
-fn remove(cgroup: &Path) -> io::Result<()> {
+pub fn remove(cgroup: &Path) -> io::Result<()> {
     for entry in fs::read_dir(cgroup)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
