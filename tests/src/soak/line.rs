@@ -4,7 +4,7 @@
 //! Whoever is about to take fixer off says so first, and so waits for the replies that are on their way.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
         Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -21,6 +21,7 @@ use fixer_user::{
     },
     net::netns::NetNs,
 };
+use socket2::{Domain, Socket, Type};
 
 use crate::command::output;
 
@@ -129,8 +130,7 @@ impl Line {
         let raw = PacketSocket::open(&self.host, &self.bridge)?;
         let guest = PacketSocket::open(&self.guest, "eth0")?;
         wait_until_open(&raw, &guest)?;
-        let server = self.host.run(|| UdpSocket::bind((self.address(1), 67)))??;
-        server.set_broadcast(true)?;
+        let server = self.host.run(|| server(self.address(1)))??;
         Ok(Traffic { raw, server, guest, serial: 0 })
     }
 
@@ -184,6 +184,16 @@ impl Line {
         }
         Ok(())
     }
+}
+
+/// A DHCP server's socket. The one before it may still be open: a program that another thread is starting has a
+/// copy of every descriptor until it is executed.
+fn server(address: Ipv4Addr) -> Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((address, 67)).into())?;
+    socket.set_broadcast(true)?;
+    Ok(socket.into())
 }
 
 impl Traffic {
