@@ -45,8 +45,10 @@ pub struct Snapshot {
     pub lost: u64,
     /// Where the programs are attached, and how.
     pub attached: Vec<(Arc<str>, Hook, &'static str)>,
-    /// The interfaces that were named and are not attached.
+    /// The interfaces that were named and are not there.
     pub missing: Vec<String>,
+    /// The interfaces that are selected, however, and are not attached.
+    pub lacking: Vec<Arc<str>>,
 }
 
 /// Asks whoever holds the counters for a snapshot of every namespace.
@@ -118,16 +120,15 @@ async fn healthz(State((ask, _)): State<(Ask, Ledger)>) -> Response {
     let Some(snapshots) = snapshots(&ask).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, "fixer is stopping\n").into_response();
     };
-    let missing: Vec<String> = snapshots
-        .iter()
-        .flat_map(|snapshot| {
-            snapshot.missing.iter().map(|name| format!("{}/{name}", snapshot.netns))
-        })
-        .collect();
-    if missing.is_empty() {
+    let lacking = snapshots.iter().flat_map(|Snapshot { netns, missing, lacking, .. }| {
+        let names = missing.iter().map(String::as_str).chain(lacking.iter().map(|name| &**name));
+        names.map(move |name| format!("{netns}/{name}"))
+    });
+    let lacking: Vec<_> = lacking.collect();
+    if lacking.is_empty() {
         "every selected interface is attached\n".into_response()
     } else {
-        let text = format!("not attached: {}\n", missing.join(", "));
+        let text = format!("not attached: {}\n", lacking.join(", "));
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }

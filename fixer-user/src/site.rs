@@ -3,6 +3,7 @@
 mod batch;
 pub mod change;
 pub mod news;
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,7 +29,7 @@ use crate::{
         lifetime::Process,
         links::{self, Change, Changes, Link},
         netns::{HOST, Identity, NetNs, Spec},
-        select::{Pattern, Selection},
+        select::Selection,
     },
     tally::Tally,
 };
@@ -69,6 +70,8 @@ pub struct Site {
     replaced: Replaced,
     /// What could not be attached, and what was said about it.
     failures: Failures,
+    /// Up to which interface it was looked whether what is attached still stands.
+    looked: u32,
 }
 
 /// What keeps a namespace alive, and so is dropped when it is given up.
@@ -116,7 +119,7 @@ impl Site {
         for hook in hooks {
             object.classifier(*hook)?;
         }
-        let (names, links, attached, tally, replaced, failures) = Default::default();
+        let (names, links, attached, tally, replaced, failures, looked) = Default::default();
         let inside = Some(inside);
         let site = Self {
             object,
@@ -132,6 +135,7 @@ impl Site {
             tally,
             replaced,
             failures,
+            looked,
         };
         Ok((site, found))
     }
@@ -322,16 +326,23 @@ impl Site {
             .attachments()
             .map(|(ifindex, hook, mode)| (self.names.get(ifindex), hook, mode.name()))
             .collect();
-        let names: BTreeSet<&str> = attached.iter().map(|(name, ..)| &**name).collect();
-        let plain = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
-        let missing = plain.map(Pattern::given).filter(|name| !names.contains(name));
+        let takes = |link: &&Link| self.selection.takes(link);
+        let taken = self.links.values().filter(takes).map(|link| link.name.as_str());
+        let missing = self.selection.missing(taken);
+        let lacking = self.links.values().filter(|link| self.lacks(link));
         Snapshot {
             netns: Arc::clone(&self.label),
             counters: self.tally.with(self.rows(), &self.names),
             lost: self.lost(),
             missing: missing.map(str::to_owned).collect(),
+            lacking: lacking.map(|link| self.names.get(link.ifindex)).collect(),
             attached,
         }
+    }
+
+    /// Whether an interface is selected and not attached as it should be.
+    fn lacks(&self, link: &Link) -> bool {
+        self.selection.takes(link) && !self.lacking(link.ifindex).is_empty()
     }
 
     /// Detaches from everything. What fails does not keep the rest from being detached; the first

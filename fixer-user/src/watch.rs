@@ -190,6 +190,7 @@ impl Place {
             lost: lost.load(Ordering::Relaxed),
             attached: Vec::new(),
             missing: Vec::new(),
+            lacking: Vec::new(),
         }
     }
 }

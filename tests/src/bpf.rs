@@ -14,6 +14,8 @@ const PROG_LOAD: libc::c_long = 5;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
+const LINK_DETACH: libc::c_long = 34;
 
 /// `BPF_PROG_TYPE_SCHED_CLS`.
 const SCHED_CLS: u32 = 3;
@@ -103,6 +105,18 @@ pub fn attach_to_egress(program: &OwnedFd, ifindex: u32, place: Place) -> Result
         unsafe { bpf(LINK_CREATE, &attributes) }.context("the kernel has no tcx (Linux 6.6)")?;
     // SAFETY: the descriptor is new and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Takes a link apart that somebody else holds, as `bpftool link detach` does: it stays, and is nowhere.
+pub fn take_apart(link: u32) -> Result<()> {
+    // SAFETY: the attributes are a number.
+    let fd = unsafe { bpf(LINK_GET_FD_BY_ID, &link) }.context("the link is gone")?;
+    // SAFETY: the descriptor is new and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let attributes = fd.as_raw_fd().cast_unsigned();
+    // SAFETY: the attributes are a number.
+    unsafe { bpf(LINK_DETACH, &attributes) }.context("the link cannot be taken apart")?;
+    Ok(())
 }
 
 /// The instructions that the verifier left of a program and put in place of others: what is translated

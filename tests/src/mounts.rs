@@ -44,11 +44,15 @@ pub fn private_names() -> Result<()> {
 
 /// Names a namespace, as `ip netns` does.
 pub fn name(netns: &NetNs, name: &str) -> Result<()> {
-    let path = path(name);
     fs::create_dir_all("/run/netns")?;
-    File::create_new(&path)?;
+    name_at(netns, &path(name))
+}
+
+/// Mounts a namespace at a file that is made for it.
+pub fn name_at(netns: &NetNs, path: &Path) -> Result<()> {
+    File::create_new(path)?;
     let source = PathBuf::from(format!("/proc/self/fd/{}", netns.file().as_raw_fd()));
-    Ok(mount(Some(&source), &path, NONE, MsFlags::MS_BIND, NONE)?)
+    Ok(mount(Some(&source), path, NONE, MsFlags::MS_BIND, NONE)?)
 }
 
 /// Takes a name away again.

@@ -8,6 +8,7 @@ pub mod pin;
 pub mod remedy;
 pub mod resident;
 pub mod ring;
+mod standing;
 
 /// The compiled object that `fixer` carries, built from the crate `fixer-ebpf`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("FIXER_BPF_OBJECT"));

@@ -141,11 +141,12 @@ pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Res
             bail!(NoEthernet { place: place(netns, &link.name), kind: kind.to_owned() });
         }
     }
-    let missing = selection.missing(links);
+    let names = links.iter().map(|link| link.name.as_str());
+    let missing: Vec<_> = selection.missing(names.clone()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let there: Vec<_> = links.iter().map(|link| link.name.as_str()).take(20).collect();
+    let there: Vec<_> = names.take(20).collect();
     bail!(
         "no interface '{}' in the network namespace '{netns}'; there are: {}",
         missing.join("', '"),

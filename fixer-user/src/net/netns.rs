@@ -83,6 +83,20 @@ impl Spec {
         let namespaces = fs::metadata(OWN).ok()?.dev();
         (identity.0 == namespaces).then_some(identity)
     }
+
+    /// Whether this is known not to be that namespace, or no longer. What cannot be seen, because the
+    /// directory is shut to us, may be it.
+    pub fn has_lost(&self, namespace: Identity) -> bool {
+        match fs::metadata(&self.path) {
+            Ok(metadata) => identity(&metadata) != namespace,
+            Err(error) => is_gone(&error),
+        }
+    }
+}
+
+/// Whether a file is known not to be there, and is not only out of sight.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn identity(metadata: &fs::Metadata) -> Identity {

@@ -63,13 +63,13 @@ impl Selection {
             || self.patterns.iter().any(|pattern| pattern.is_match(&link.name))
     }
 
-    /// The plain names that none of the interfaces bears.
-    pub fn missing<'a>(&'a self, links: &[Link]) -> Vec<&'a str> {
+    /// The plain names that none of the interfaces with these names bears.
+    pub fn missing<'a>(
+        &'a self,
+        names: impl Iterator<Item = &'a str> + Clone,
+    ) -> impl Iterator<Item = &'a str> {
         let plain = self.patterns.iter().filter(|pattern| pattern.is_plain());
-        plain
-            .map(Pattern::given)
-            .filter(|name| !links.iter().any(|link| link.name == *name))
-            .collect()
+        plain.map(Pattern::given).filter(move |name| !names.clone().any(|other| other == *name))
     }
 
     /// What an interface has in place of an Ethernet header, if the user named just this one. A glob
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn only_a_plain_name_can_be_missing() {
         let some = selection(&["br0", "vnet*", "eth9"]);
-        assert_eq!(some.missing(&[link("br0", true)]), ["eth9"]);
+        assert_eq!(some.missing(["br0"].into_iter()).collect::<Vec<_>>(), ["eth9"]);
         assert!(some.is_open() && !selection(&["br0"]).is_open());
         assert!("a[".parse::<Pattern>().is_err());
     }

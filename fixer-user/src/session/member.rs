@@ -12,7 +12,10 @@ use crate::{
     },
     exchange::Ledger,
     metrics::Snapshot,
-    net::links::{Change, Link},
+    net::{
+        links::{Change, Link},
+        netns::Spec,
+    },
     say::say,
     share::{Door, Listener, Share},
     site::{Outcome, Site, SiteError, change::LINGER},
@@ -145,8 +148,9 @@ impl Member {
 
     /// Gives the namespace up if it has lost its name.
     pub(super) fn follow_name(&mut self) {
-        let present = self.site.identity();
-        if self.site.is_named() && present.is_some() && self.site.named() != present {
+        let (site, present) = (&self.site, self.site.identity());
+        let has_lost = |spec: &Spec| present.is_some_and(|present| spec.has_lost(present));
+        if site.is_named() && site.spec().is_some_and(has_lost) {
             self.leave(if self.is_required {
                 "it was deleted; waiting for the name to come back"
             } else {
@@ -210,6 +214,7 @@ impl Member {
     pub(super) fn tick(&mut self, writer: Option<&Writer>) {
         self.site.object.flush_log();
         self.site.let_go();
+        tell(self.site.look());
         let mut lost = self.site.lost();
         if let Some(Shown { share, .. }) = &self.shown {
             share.lose(lost - self.handed);

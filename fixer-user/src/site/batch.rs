@@ -48,10 +48,7 @@ impl Failures {
 impl Site {
     /// Tries again where something is lacking: memory may be there again, another fixer may have ended.
     pub fn retry(&mut self) -> Vec<Outcome> {
-        let links = self
-            .links
-            .values()
-            .filter(|link| self.selection.takes(link) && !self.lacking(link.ifindex).is_empty());
+        let links = self.links.values().filter(|link| self.lacks(link));
         let links = links.map(|link| (link.ifindex, link.clone())).collect();
         self.attach(links)
     }

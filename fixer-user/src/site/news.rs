@@ -39,6 +39,13 @@ pub enum News {
         /// Its name now.
         to: String,
     },
+    /// Somebody else took the programs off.
+    Lost {
+        /// Where it is.
+        place: String,
+        /// The hooks.
+        hooks: Vec<&'static str>,
+    },
     /// It was attached, and is gone.
     Gone {
         /// Where it was.
@@ -72,6 +79,9 @@ impl fmt::Display for News {
                 write!(f, "attached to {} of {place} ({mode})", hooks.join(" and "))
             }
             Self::Left { place, why } => write!(f, "detached from {place}: {why}"),
+            Self::Lost { place, hooks } => {
+                write!(f, "somebody else took fixer off {} of {place}", hooks.join(" and "))
+            }
             Self::Renamed { from, to } => write!(f, "{from} is called {to} now"),
             Self::Gone { place } => write!(f, "{place} is gone"),
         }

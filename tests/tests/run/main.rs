@@ -14,6 +14,7 @@ mod neighbours;
 mod reload;
 mod renames;
 mod rude;
+mod standing;
 
 use std::time::Duration;
 

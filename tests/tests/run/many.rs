@@ -28,7 +28,7 @@ const SWITCH: &str = "/sys/kernel/rcu_expedited";
 
 /// Makes so many interfaces, an even number, from `tap1` on. They are veth pairs: the kernel takes
 /// bridges down one by one, and lets nobody change an interface anywhere meanwhile.
-fn many(netns: &NetNs, count: usize) -> Result<()> {
+pub fn many(netns: &NetNs, count: usize) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("interfaces");
     let pairs = (1..=count).step_by(2);
