@@ -177,6 +177,23 @@ pub struct What {
     pub skip_selftest: bool,
 }
 
+/// What the programs were told to do, for verbs to which that makes no difference: so the arguments of
+/// `fixer attach` can be given to them as they are.
+#[derive(Clone, Debug, Args)]
+pub struct AsAttached {
+    /// As given to `attach`; makes no difference here
+    #[arg(
+        long = "match",
+        value_name = "RULE[,RULE…]",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub rules: Vec<RuleSet>,
+    /// As given to `attach`; makes no difference here
+    #[arg(long, hide_short_help = true)]
+    pub observe_only: bool,
+}
+
 impl What {
     /// Whether the fix has to be proven first: who only observes does not need it.
     pub fn needs_proof(&self) -> bool {

@@ -23,6 +23,9 @@ const VERB: &str = "run";
 /// What only the command line can say.
 const NOT_HERE: [&str; 4] = ["config", "help", "version", "verbose"];
 
+/// Which interfaces: said in one of these on the command line, it is said there alone.
+const WHICH: [&str; 2] = ["interfaces", "auto"];
+
 /// How alike two names must be for one to be a slip of the other.
 const ALIKE: f64 = 0.7;
 
@@ -93,8 +96,7 @@ struct File<'a> {
 impl File<'_> {
     fn arguments(&self) -> Result<Vec<OsString>, Mistake> {
         let path = self.path.to_owned();
-        let text =
-            fs::read_to_string(self.path).map_err(|source| Mistake::Read { path, source })?;
+        let text = text(self.path).map_err(|source| Mistake::Read { path, source })?;
         let mistake = |at: usize, what| Mistake::Line {
             path: self.path.to_owned(),
             line: text[..at].matches('\n').count() + 1,
@@ -143,9 +145,19 @@ impl File<'_> {
 
     /// Whether the verb has this option, and the command line has left it to the file.
     fn is_wanted(&self, option: &Arg) -> bool {
-        let id = option.get_id();
-        self.verb.get_arguments().any(|arg| arg.get_id() == id)
-            && self.given.value_source(id.as_str()) != Some(ValueSource::CommandLine)
+        let id = option.get_id().as_str();
+        let is_given = |id: &str| self.given.value_source(id) == Some(ValueSource::CommandLine);
+        let is_elsewhere = WHICH.contains(&id) && WHICH.into_iter().any(is_given);
+        self.verb.get_arguments().any(|arg| arg.get_id() == id) && !is_given(id) && !is_elsewhere
+    }
+}
+
+/// What is in a file. A pipe would be waited for, with a reload for as long as nobody writes to it.
+fn text(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.is_file() {
+        fs::read_to_string(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
     }
 }
 
@@ -246,6 +258,13 @@ mod tests {
         let run = read_with(text, &["-i", "br7", "--hook", "egress"]).unwrap();
         let given: Vec<_> = run.select.interfaces.iter().map(|pattern| pattern.given()).collect();
         assert_eq!((given, run.what.hook), (vec!["br7"], Hooks::Egress));
+        let which = |arguments: &[&str]| {
+            let run = read_with("interface = 'virbr0'\nauto = true\n", arguments).unwrap();
+            (run.select.interfaces.len(), run.select.auto)
+        };
+        assert_eq!(which(&[]), (1, true));
+        assert_eq!(which(&["-i", "br7", "-i", "br8"]), (2, false));
+        assert_eq!(which(&["--auto"]), (0, true));
     }
 
     #[test]

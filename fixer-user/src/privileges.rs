@@ -29,12 +29,14 @@ pub enum Act {
     Demo,
     /// Enter another network namespace.
     Enter,
+    /// Enter that of another's process.
+    EnterProcess,
     /// Become another user.
     Become,
 }
 
 /// What each act takes, and why.
-const TABLE: [(Act, Capability, &str); 13] = [
+const TABLE: [(Act, Capability, &str); 14] = [
     (Act::Load, Capability::CAP_BPF, "to load eBPF programs"),
     (Act::Load, Capability::CAP_PERFMON, "to load eBPF programs that look into packets"),
     (Act::Load, Capability::CAP_NET_ADMIN, "to load eBPF programs that change packets"),
@@ -46,6 +48,7 @@ const TABLE: [(Act, Capability, &str); 13] = [
     (Act::Demo, Capability::CAP_NET_BIND_SERVICE, "to let dnsmasq serve DHCP"),
     (Act::Demo, Capability::CAP_SETGID, "to let dnsmasq give up its privileges"),
     (Act::Enter, Capability::CAP_SYS_ADMIN, "to enter other network namespaces"),
+    (Act::EnterProcess, Capability::CAP_SYS_PTRACE, "to find the namespace of another's process"),
     (Act::Become, Capability::CAP_SETUID, "to become another user"),
     (Act::Become, Capability::CAP_SETGID, "to leave root's groups"),
 ];

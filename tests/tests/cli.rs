@@ -8,9 +8,11 @@ use caps::{CapSet, Capability};
 use fixer_tests::{
     command::{Ended, Running, attached, fixer, hooks, interfaces, output},
     kernel::require_root,
+    mounts::mount_at_bpffs,
 };
 use fixer_user::{lab::link, net::netns::NetNs};
 use nix::{
+    mount::MsFlags,
     sys::signal::Signal,
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
@@ -153,6 +155,37 @@ fn an_interface_that_is_not_there() -> Result<()> {
 }
 
 /// A program would take the IP header of its packets for an Ethernet header.
+#[test]
+fn the_status_of_an_interface_that_is_not_there() -> Result<()> {
+    let netns = ground()?;
+    for arguments in [&["status", "-i", "nosuch"][..], &["status", "--json", "-i", "nosuch"]] {
+        let text = refused(&netns, arguments, FAILED)?;
+        contains(&text, &["no interface 'nosuch'", "there are: ", INTERFACE])?;
+    }
+    Ok(())
+}
+
+/// What `attach` was given can be given to the verbs that look at it or undo it.
+#[test]
+fn the_arguments_of_attach_fit_other_verbs() -> Result<()> {
+    mount_at_bpffs(c"bpf", MsFlags::empty())?;
+    let netns = ground()?;
+    let given = ["-i", INTERFACE, "--hook", "egress", "--match", "dhcp,pxe", "--observe-only"];
+    let run = |verb: &[&str]| -> Result<Ended> {
+        Running::start(&netns, fixer(&[verb, &given].concat())?)?.end()
+    };
+    run(&["attach"])?.ok()?;
+    ensure!(run(&["status"])?.ok()?.stdout.iter().any(|line| line.contains(INTERFACE)));
+    ensure!(run(&["doctor", "--json"])?.status.code() != Some(WRONG_USAGE));
+    let arguments = [&["watch"], &given[..]].concat();
+    let mut watch = Running::start(&netns, fixer(&arguments)?)?;
+    watch.stderr.wait("watching egress of br0")?;
+    watch.stop(Signal::SIGTERM)?.ok()?;
+    run(&["detach"])?.ok()?;
+    ensure!(hooks(&netns, INTERFACE)?.is_empty());
+    Ok(())
+}
+
 #[test]
 fn an_interface_without_an_ethernet_header() -> Result<()> {
     let netns = ground()?;

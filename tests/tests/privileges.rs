@@ -9,7 +9,7 @@ use caps::{
     Capability::{self, CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN},
 };
 use fixer_tests::{
-    command::{Ended, Running, fixer, hooks, naming},
+    command::{Ended, Running, fixer, hooks, naming, program},
     mounts::{mount_at_bpffs, name, private_names},
 };
 use fixer_user::{
@@ -207,17 +207,42 @@ fn a_glob_of_namespaces_takes_no_more() -> Result<()> {
     Ok(())
 }
 
-/// The help shows the same table.
+/// Another's process shows its namespace to those only who may look into it.
+#[test]
+fn the_namespace_of_anothers_process_takes_another_one() -> Result<()> {
+    let (netns, elsewhere) = (ground()?, NetNs::scratch("elsewhere")?);
+    let process = Running::start(&netns, program("sleep", &["60"]))?;
+    let spec = format!("pid:{}", process.pid());
+    let arguments = [RUN_UNPROVEN, &["--netns", &spec]].concat();
+    let start = |acts: &[Act]| -> Result<Running> {
+        let needs = privileges::needs(acts).into_iter().map(|(need, _)| need).collect();
+        Running::start_as(&elsewhere, fixer(&arguments)?, with(needs))
+    };
+    let mut acts = [privileges::TO_ATTACH, &[Act::Enter]].concat();
+    let ended = start(&acts)?.end()?;
+    let told = "for another's pid:N CAP_SYS_PTRACE";
+    ensure!(ended.stderr.iter().any(|line| line.contains(told)), "{ended:?}");
+    acts.push(Act::EnterProcess);
+    let mut run = start(&acts)?;
+    run.stderr.wait("attached to egress of pid:")?;
+    run.stop(Signal::SIGTERM)?.ok()?;
+    Ok(())
+}
+
+/// The help of each verb shows the same table.
 #[test]
 fn the_help_names_them() -> Result<()> {
     let netns = ground()?;
-    let ended = Running::start(&netns, fixer(&["run", "--help"])?)?.end()?.ok()?;
-    let help = ended.stdout.join("\n");
-    for (capability, why) in privileges::needs(privileges::TO_PROVE) {
-        ensure!(
-            help.contains(&capability.to_string()) && help.contains(why),
-            "{capability}: {help}"
-        );
+    for verb in VERBS.iter().chain(&RUNS).chain([&WATCH]) {
+        let name = verb.arguments[0];
+        let ended = Running::start(&netns, fixer(&[name, "--help"])?)?.end()?.ok()?;
+        let help = ended.stdout.join("\n");
+        for (capability, why) in privileges::needs(&verb.acts.concat()) {
+            ensure!(
+                help.contains(&capability.to_string()) && help.contains(why),
+                "{capability} of {name}: {help}"
+            );
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use fixer_common::{
     verdict,
 };
 
-use super::{Events, Hooks, Metrics, Select, What};
+use super::{AsAttached, Events, Hooks, Metrics, Select, What};
 use crate::{
     bpf::{attach::Wish, load::Config},
     metrics::Endpoint,
@@ -88,13 +88,27 @@ impl Output {
 }
 
 fn run_help() -> String {
-    let [before, after, load, enter, become_user] =
-        [privileges::TO_PROVE, privileges::TO_STAY, &[Act::Load], &[Act::Enter], &[Act::Become]]
+    let [before, after, load, become_user] =
+        [privileges::TO_PROVE, privileges::TO_STAY, &[Act::Load], &[Act::Become]]
             .map(privileges::help);
+    let elsewhere = elsewhere();
     format!(
         "{RUN_EXAMPLES}\n\nCapabilities that it starts with:\n{before}\nwith --user also:\n{become_user}\n\
-         and keeps once it is attached:\n{after}\nwith --config, or a glob in --netns, also:\n{load}\nwith --netns also:\n{enter}"
+         and keeps once it is attached:\n{after}\nwith --config, or a glob in --netns, also:\n{load}\n{elsewhere}"
     )
+}
+
+/// What other namespaces take besides.
+fn elsewhere() -> String {
+    let [enter, process] = [&[Act::Enter], &[Act::EnterProcess]].map(|acts| privileges::help(acts));
+    format!(
+        "with --netns also:\n{enter}\nwith --netns pid:N, of another user's process, also:\n{process}"
+    )
+}
+
+/// What a verb's help ends with.
+fn ending(about: &str, acts: &[Act]) -> String {
+    format!("{about}\n\nCapabilities:\n{}\n{}", privileges::help(acts), elsewhere())
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -138,7 +152,7 @@ fn which(names: &'static [&'static str]) -> ArgGroup {
 
 /// Arguments of `fixer attach`.
 #[derive(Debug, Args)]
-#[command(after_help = ATTACH_EXAMPLES, group = which(&["interfaces", "auto", "config"]))]
+#[command(after_help = attach_help(), group = which(&["interfaces", "auto", "config"]))]
 pub struct Attach {
     /// Which interfaces.
     #[command(flatten)]
@@ -149,6 +163,14 @@ pub struct Attach {
     /// Take options from the TOML file of `fixer run`; those given here win
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+fn attach_help() -> String {
+    let prove = privileges::help(&[Act::SelfTest]);
+    format!(
+        "{}\nwithout --skip-selftest also:\n{prove}",
+        ending(ATTACH_EXAMPLES, privileges::TO_PIN)
+    )
 }
 
 const ATTACH_EXAMPLES: &str = "\
@@ -162,7 +184,7 @@ Examples:
 
 /// Arguments of `fixer detach`.
 #[derive(Debug, Args)]
-#[command(group = which(&["interfaces", "auto", "all"]))]
+#[command(after_help = ending(DETACH_EXAMPLES, privileges::TO_INSPECT), group = which(&["interfaces", "auto", "all"]))]
 pub struct Detach {
     /// Which interfaces.
     #[command(flatten)]
@@ -173,10 +195,20 @@ pub struct Detach {
     /// Only from this hook
     #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
     pub hook: Hooks,
+    /// What else `attach` was told.
+    #[command(flatten)]
+    pub as_attached: AsAttached,
 }
+
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  fixer detach -i virbr0
+  fixer detach --all
+  fixer detach --all --netns blue";
 
 /// Arguments of `fixer status`.
 #[derive(Debug, Args)]
+#[command(after_help = ending(STATUS_EXAMPLES, privileges::TO_LOOK))]
 pub struct Status {
     /// Which interfaces; without any, all.
     #[command(flatten)]
@@ -184,14 +216,23 @@ pub struct Status {
     /// Only this hook
     #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
     pub hook: Hooks,
+    /// What else `attach` was told.
+    #[command(flatten)]
+    pub as_attached: AsAttached,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  fixer status
+  fixer status -i virbr0 --json
+  fixer status --netns 'qdhcp-*'";
+
 /// Arguments of `fixer top`.
 #[derive(Debug, Args)]
-#[command(after_help = top_help())]
+#[command(after_help = ending(TOP_KEYS, privileges::TO_LOOK))]
 pub struct Top {
     /// Which interfaces; without any, all.
     #[command(flatten)]
@@ -202,10 +243,6 @@ pub struct Top {
     /// Look for a second, print one frame as text, and exit
     #[arg(long)]
     pub once: bool,
-}
-
-fn top_help() -> String {
-    format!("{TOP_KEYS}\n\nCapabilities:\n{}", privileges::help(privileges::TO_LOOK))
 }
 
 const TOP_KEYS: &str = "\
@@ -229,7 +266,7 @@ Without colour: set NO_COLOR. Terminals that have none, as vt220 and xterm-mono,
 
 /// Arguments of `fixer watch`.
 #[derive(Debug, Args)]
-#[command(after_help = watch_help())]
+#[command(after_help = ending(WATCH_EXAMPLES, privileges::TO_WATCH))]
 pub struct Watch {
     /// Which interfaces; without any, all.
     #[command(flatten)]
@@ -237,13 +274,12 @@ pub struct Watch {
     /// Only this hook
     #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both)]
     pub hook: Hooks,
+    /// What else `attach` was told.
+    #[command(flatten)]
+    pub as_attached: AsAttached,
     /// How they are shown.
     #[command(flatten)]
     pub output: Output,
-}
-
-fn watch_help() -> String {
-    format!("{WATCH_EXAMPLES}\n\nCapabilities:\n{}", privileges::help(privileges::TO_WATCH))
 }
 
 const WATCH_EXAMPLES: &str = "\
@@ -279,6 +315,12 @@ pub struct Doctor {
     /// Which interfaces; without any, every bridge.
     #[command(flatten)]
     pub select: Select,
+    /// As given to `attach`; both hooks are looked at
+    #[arg(long, value_enum, value_name = "HOOK", default_value_t = Hooks::Both, hide_short_help = true)]
+    pub hook: Hooks,
+    /// What else `attach` was told.
+    #[command(flatten)]
+    pub as_attached: AsAttached,
     /// Also watch what passes for so long
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
     pub listen: Option<u64>,
@@ -290,7 +332,7 @@ pub struct Doctor {
 const DOCTOR_EXAMPLES: &str = "\
 It reads what the kernel and the processes tell, asks nft, iptables and ovs-vsctl where they are
 installed, and tries the fix in a scratch network namespace. Without root it says what it could not
-see.
+see; what it takes to see everything is root.
 
 Examples:
   fixer doctor
@@ -300,6 +342,7 @@ Exit status: 0 nothing found, 1 it could not look, 2 wrong usage, 3 it found a p
 
 /// Arguments of `fixer selftest`.
 #[derive(Debug, Args)]
+#[command(after_help = format!("Capabilities:\n{}", privileges::help(privileges::TO_PROVE)))]
 pub struct Selftest {
     /// Print the findings as JSON
     #[arg(long)]
@@ -311,6 +354,7 @@ pub struct Selftest {
 
 /// Arguments of `fixer demo`.
 #[derive(Debug, Args)]
+#[command(after_help = format!("Capabilities:\n{}", privileges::help(privileges::TO_PLAY)))]
 pub struct Demo {
     /// How long the client tries without fixer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..=120))]

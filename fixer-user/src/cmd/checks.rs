@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     bpf::{load::Config, resident::Resident},
-    cli::{Hooks, Select, What},
+    cli::{Hooks, Run, Select, What},
     net::{
         links::{self, Link},
         named::{Choice, named},
@@ -15,7 +15,7 @@ use crate::{
         select::Pattern,
     },
     privileges::{self, Act},
-    proof::prove,
+    proof::{Proof, prove},
     site::{NoEthernet, place},
 };
 
@@ -132,6 +132,21 @@ pub fn proven(what: &What, config: Config) -> Result<Config> {
     }
 }
 
+/// The same configuration, and whether it is known that the programs may fix. Who observes and can be told
+/// to fix later has to find out now: once it is attached it may not try any more.
+pub fn foreseen(args: &Run, config: Config) -> (Config, bool) {
+    let What { observe_only, skip_selftest, attach_mode, .. } = args.what;
+    if !observe_only {
+        return (config, true);
+    }
+    let may_change = args.config.is_some() && !skip_selftest;
+    let proof = may_change.then(|| prove(attach_mode).ok()).flatten();
+    match proof.filter(Proof::holds) {
+        Some(Proof { shrink_twice, .. }) => (Config { shrink_twice, ..config }, true),
+        None => (config, false),
+    }
+}
+
 /// An interface that was named and is not there, or is one whose packets no program of ours can read,
 /// is a mistake, found before anything is attached.
 pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Result<()> {
@@ -151,6 +166,28 @@ pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Res
         "no interface '{}' in the network namespace '{netns}'; there are: {}",
         missing.join("', '"),
         there.join(", ")
+    );
+}
+
+/// An interface that was named and is in none of the namespaces is a mistake: that nothing is attached to it
+/// would be true, and no answer.
+pub fn every_name_is_somewhere(select: &Select, namespaces: &[NetNs]) -> Result<()> {
+    let selection = select.selection();
+    let list = |netns: &NetNs| {
+        links::list(netns).with_context(|| format!("cannot list the interfaces of '{netns}'"))
+    };
+    let lists = namespaces.iter().map(list).collect::<Result<Vec<_>>>()?;
+    let there: Vec<_> = lists.iter().flatten().map(|link| link.name.as_str()).collect();
+    let missing: Vec<_> = selection.missing(there.iter().copied()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let labels: Vec<_> = namespaces.iter().map(|netns| format!("'{netns}'")).collect();
+    bail!(
+        "no interface '{}' in the network namespace {}; there are: {}",
+        missing.join("', '"),
+        labels.join(" or "),
+        there[..there.len().min(20)].join(", ")
     );
 }
 

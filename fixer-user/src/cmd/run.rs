@@ -23,15 +23,22 @@ use crate::{
 
 /// Runs until a signal, or until nobody reads the events any more.
 pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
+    // From the start: what asks for a reload while the self-test runs must not end it.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::new(on_hangup)?
+    };
     let acts = [TO_ATTACH, if args.user.is_some() { &[Act::Become] } else { &[] }].concat();
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
     let namespaces = checks::namespaces_now(&args.select)?;
     let config = checks::proven(&args.what, args.config(verbose > 1))?;
-    let plan = Plan::new(args, config);
+    let (config, is_proven) = checks::foreseen(args, config);
+    let plan = Plan::new(args, config, is_proven);
     checks::open_many_files();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
+    let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref(), signals));
     // A request for metrics that is still open must not keep us.
     runtime.shutdown_background();
     outcome.map(|()| Outcome::Done)
@@ -42,9 +49,8 @@ async fn work(
     namespaces: Vec<NetNs>,
     mut plan: Plan,
     user: Option<&User>,
+    mut signals: Signals,
 ) -> Result<()> {
-    let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
-    let mut signals = Signals::new(on_hangup)?;
     let listener = listen(args.metrics).await?;
     let pause = Duration::from_secs(args.otlp_interval);
     let push = args.otlp.as_ref().map(|endpoint| Push::new(endpoint, pause));

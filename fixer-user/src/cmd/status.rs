@@ -21,7 +21,9 @@ use crate::{
 pub fn run(args: &cli::Status) -> Result<Outcome> {
     checks::privileges(privileges::TO_LOOK, &args.select, None)?;
     let mut entries = Vec::new();
-    for netns in checks::namespaces(&args.select)? {
+    let namespaces = checks::namespaces(&args.select)?;
+    checks::every_name_is_somewhere(&args.select, &namespaces)?;
+    for netns in namespaces {
         let look = |links: &[(u32, &str)]| settled(links.iter().copied());
         for there in checks::attached(&args.select, args.hook, &netns, look)? {
             let counted = there.counted().context("cannot read the counters")?;

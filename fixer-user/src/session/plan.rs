@@ -56,15 +56,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What these arguments say, and the programs' configuration that was made of them.
-    pub fn new(args: &Run, config: Config) -> Self {
+    /// What these arguments say, the programs' configuration that was made of them, and whether it is
+    /// known that they may fix.
+    pub fn new(args: &Run, config: Config, is_proven: bool) -> Self {
         Self {
             fixed: FIXED.iter().map(|option| (option.value)(args)).collect(),
             config,
             select: args.select.clone(),
             hooks: args.what.hook.each(),
             wish: args.what.attach_mode,
-            is_proven: !args.what.observe_only,
+            is_proven,
         }
     }
 

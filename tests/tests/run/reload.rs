@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fixer_tests::command::{PATIENCE, Running, attached, hooks};
+use fixer_tests::command::{PATIENCE, Running, attached, fixer, hooks};
 use fixer_user::lab::{
     link,
     packet::PacketSocket,
@@ -186,6 +186,42 @@ fn observing_and_fixing_take_turns() -> Result<()> {
     let ended = run.stop(Signal::SIGTERM)?.ok()?;
     ensure!(ended.stderr.contains(&"br0 egress: 2 fixed, 1 partial".to_owned()), "{ended:?}");
     Ok(())
+}
+
+/// Whether the fix holds is found out at the start: later the run may not try any more.
+#[test]
+fn who_began_to_observe_may_fix() -> Result<()> {
+    let scene = scene()?;
+    let common = "interface = 'br0'\nmetrics = 'off'\nevents = 'none'\n";
+    let file = File::new(&format!("{common}observe-only = true\n"))?;
+    let mut run = file.run(&scene, &[])?;
+    ensure!(stays_partial(&scene)?);
+    file.reread(&mut run, common)?;
+    ensure!(!stays_partial(&scene)?);
+    run.stop(Signal::SIGTERM)?.ok().map(drop)
+}
+
+/// A service manager may ask for a reload at any moment.
+#[test]
+fn a_reload_during_the_start_is_no_end() -> Result<()> {
+    let scene = scene()?;
+    let file = File::new("interface = 'br0'\nmetrics = 'off'\nevents = 'none'\n")?;
+    let path = file.path.to_str().context("a path in UTF-8")?;
+    let mut run = Running::start(&scene.host, fixer(&["run", "--config", path])?)?;
+    // It takes over the signals in its first moments, and then tries the fix for a while.
+    let deadline = Instant::now() + PATIENCE;
+    let status = format!("/proc/{}/status", run.pid());
+    let catches = |status: &str| {
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok().map(|mask| mask & 1 << (libc::SIGHUP - 1) != 0)
+    };
+    while catches(&fs::read_to_string(&status)?) != Some(true) {
+        ensure!(Instant::now() < deadline, "SIGHUP is never caught");
+    }
+    run.signal(Signal::SIGHUP)?;
+    run.stderr.wait("attached to egress of br0")?;
+    run.stderr.wait(READ)?;
+    run.stop(Signal::SIGTERM)?.ok().map(drop)
 }
 
 #[test]
