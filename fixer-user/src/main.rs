@@ -51,11 +51,13 @@ fn log_to_stderr(verbose: u8) {
         1 => log::LevelFilter::Info,
         _ => log::LevelFilter::Debug,
     };
+    let library = if verbose == 0 { log::LevelFilter::Off } else { log::LevelFilter::Error };
     env_logger::Builder::new()
         .filter_level(log::LevelFilter::Warn)
         .filter_module("fixer", level)
-        // It warns of news that were not heard; whoever follows them makes up for it.
-        .filter_module(netlink::LIBRARY, log::LevelFilter::Error)
+        // It warns of news that were not heard; whoever follows them makes up for it. Of a message that
+        // it cannot read, as of an interface whose name is no text, it shows every byte.
+        .filter_module(netlink::LIBRARY, library)
         .format_timestamp(None)
         .init();
 }

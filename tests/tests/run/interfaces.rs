@@ -44,6 +44,27 @@ fn a_glob_takes_what_appears_later_and_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// The kernel lets a name be anything; of one that is no text nothing is written to the terminal.
+#[test]
+fn a_name_that_is_no_text_disturbs_nobody() -> Result<()> {
+    let scene = scene()?;
+    let make = |name: &str| {
+        let command = format!("ip link add \"$(printf '{name}\\377')\" type bridge");
+        output(&scene.host, "sh", &["-c", &command])
+    };
+    make("one")?;
+    let arguments = ["run", "--auto", "--events", "none", "--metrics", "off"];
+    let mut run = Running::start(&scene.host, fixer(&arguments)?)?;
+    run.stderr.wait("attached to egress of br0")?;
+    make("two")?;
+    link::bridge(&scene.host, "br1")?;
+    run.stderr.wait("attached to egress of br1")?;
+    let ended = run.stop(Signal::SIGTERM)?.ok()?;
+    let is_ours = |line: &String| line.starts_with("fixer: ") && line.len() < 100;
+    ensure!(ended.stderr.iter().all(is_ours), "{ended:?}");
+    Ok(())
+}
+
 /// A glob passes by it, also when it appears later; a plain name that comes back as one is told once.
 #[test]
 fn what_has_no_ethernet_header_is_left_alone() -> Result<()> {
