@@ -6,8 +6,8 @@
 use std::{fmt, net::IpAddr};
 
 use etherparse::{
-    LaxIpPayloadSlice, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, TcpHeaderSlice,
-    UdpSlice, ip_number,
+    Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket,
+    LinkSlice, UdpSlice, ip_number,
 };
 use serde::{Serialize, Serializer};
 
@@ -108,34 +108,40 @@ impl Packet {
             Some(LaxNetSlice::Ipv6(ip)) => {
                 packet.src = Some(ip.header().source_addr().into());
                 packet.dst = Some(ip.header().destination_addr().into());
-                Some(ip.payload()).filter(|payload| !payload.fragmented)
+                let is_later = ip.extensions().clone().into_iter().any(|extension| {
+                    let Ipv6ExtensionSlice::Fragment(fragment) = extension else { return false };
+                    fragment.fragment_offset().value() != 0
+                });
+                (!is_later).then(|| ip.payload())
             }
             Some(LaxNetSlice::Arp(_)) | None => None,
         };
-        let datagram = payload.and_then(|payload| packet.transport(payload));
+        let datagram = payload.and_then(|payload| packet.transport(frame, payload));
         (packet, datagram)
     }
 
     /// Reads the transport header, and returns the payload of a UDP datagram.
-    fn transport<'a>(&mut self, payload: &LaxIpPayloadSlice<'a>) -> Option<&'a [u8]> {
-        match payload.ip_number {
-            ip_number::UDP => {
-                let udp = UdpSlice::from_slice_lax(payload.payload).ok()?;
-                self.transport = Some(Transport::Udp);
-                self.sport = Some(udp.source_port());
-                self.dport = Some(udp.destination_port());
-                self.udp_len = Some(udp.length());
-                Some(udp.payload())
-            }
-            ip_number::TCP => {
-                let tcp = TcpHeaderSlice::from_slice(payload.payload).ok()?;
-                self.transport = Some(Transport::Tcp);
-                self.sport = Some(tcp.source_port());
-                self.dport = Some(tcp.destination_port());
-                None
-            }
-            _ => None,
+    ///
+    /// A header that its packet's lengths cut off is read from the frame all the same: by its ports the
+    /// packet was found.
+    fn transport<'a>(&mut self, frame: &[u8], payload: &LaxIpPayloadSlice<'a>) -> Option<&'a [u8]> {
+        let start = payload.payload.as_ptr().addr().checked_sub(frame.as_ptr().addr())?;
+        let field = |at: usize| {
+            let bytes = frame.get(start + at..)?.first_chunk()?;
+            Some(u16::from_be_bytes(*bytes))
+        };
+        self.transport = match payload.ip_number {
+            ip_number::UDP => Some(Transport::Udp),
+            ip_number::TCP => Some(Transport::Tcp),
+            _ => return None,
+        };
+        // One without the other says little.
+        (self.sport, self.dport) = field(0).zip(field(2)).unzip();
+        if self.transport == Some(Transport::Tcp) {
+            return None;
         }
+        self.udp_len = field(4);
+        UdpSlice::from_slice_lax(payload.payload).ok().map(|udp| udp.payload())
     }
 }
 
@@ -190,8 +196,8 @@ mod tests {
             let (packet, payload) = Packet::parse(&frame[..len], None);
             assert_eq!(packet.src_mac, whole.src_mac.filter(|_| len >= 14), "{len} bytes");
             assert_eq!(packet.dst, whole.dst.filter(|_| len >= 34), "{len} bytes");
-            assert_eq!(packet.dport, whole.dport.filter(|_| len >= 42), "{len} bytes");
-            assert_eq!(packet.udp_len, whole.udp_len.filter(|_| len >= 42), "{len} bytes");
+            assert_eq!(packet.dport, whole.dport.filter(|_| len >= 38), "{len} bytes");
+            assert_eq!(packet.udp_len, whole.udp_len.filter(|_| len >= 40), "{len} bytes");
             assert_eq!(payload, frame[..len].get(42..), "{len} bytes");
         }
     }
@@ -231,6 +237,45 @@ mod tests {
         let (later, payload) = Packet::parse(&frame, None);
         assert_eq!(later.src, Some([10, 0, 3, 1].into()));
         assert_eq!((later.sport, later.udp_len, payload), (None, None, None));
+    }
+
+    #[test]
+    fn so_it_is_over_ipv6() {
+        let fragment = |bits: u16| {
+            let mut frame = Vec::new();
+            PacketBuilder::ethernet2([2; 6], [4; 6])
+                .ipv6([1; 16], [2; 16], 64)
+                .udp(547, 546)
+                .write(&mut frame, &[0; 64])
+                .unwrap();
+            frame[18..20].copy_from_slice(&80u16.to_be_bytes());
+            frame[20] = 44;
+            let [high, low] = bits.to_be_bytes();
+            frame.splice(54..54, [17, 0, high, low, 1, 2, 3, 4]);
+            Packet::parse(&frame, None).0
+        };
+        assert_eq!(fragment(1).sport, Some(547));
+        assert_eq!((fragment(8 << 3).sport, fragment(8 << 3).transport), (None, None));
+        assert_eq!(fragment(8 << 3).dst, Some([2; 16].into()));
+    }
+
+    #[test]
+    fn a_header_that_the_lengths_cut_off_is_read_all_the_same() {
+        let mut frame = fixture::offer_frame();
+        frame[16..18].copy_from_slice(&24u16.to_be_bytes());
+        let (packet, payload) = Packet::parse(&frame, None);
+        assert_eq!((packet.sport, packet.dport, packet.udp_len), (Some(67), Some(68), Some(308)));
+        assert_eq!((packet.transport, payload), (Some(Transport::Udp), None));
+
+        let mut segment = Vec::new();
+        let builder =
+            PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([1; 4], [2; 4], 64).tcp(80, 4000, 0, 0);
+        builder.write(&mut segment, b"data").unwrap();
+        for offset in [0x40, 0xf0] {
+            segment[46] = offset;
+            let (packet, _) = Packet::parse(&segment, None);
+            assert_eq!((packet.sport, packet.dport), (Some(80), Some(4000)), "{offset:#x}");
+        }
     }
 
     #[test]

@@ -67,6 +67,7 @@ mod tests {
             lost: 3,
             attached: vec![("br0".into(), Hook::Egress, "tcx")],
             missing: Vec::new(),
+            lacking: Vec::new(),
         };
         let text = render(Moment::new(vec![snapshot], &Ledger::default())).unwrap();
         assert!(text.contains("# TYPE fixer_packets counter\n"), "{text}");
