@@ -1,11 +1,15 @@
 //! How many events a second `fixer run` delivers before the first is lost, or before the sender can no more.
 
 use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    path::Path,
     process::Stdio,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
     command::{Running, program},
     frames::Packet,
@@ -19,14 +23,25 @@ use fixer_user::{
     },
     net::netns::NetNs,
 };
+use nix::sys::signal::Signal;
+use pcap_file::pcapng::{Block, PcapNgReader};
 
 use crate::figure;
 
-/// How events are written, with the options for it. Where they go costs nothing.
-const FORMS: [(&str, &[&str]); 3] = [
-    ("text", &["--events", "text"]),
-    ("JSON", &["--events", "json"]),
-    ("pcapng", &["--events", "none", "--pcapng", "/dev/null"]),
+/// A way to write events, and how what was written is counted.
+struct Form {
+    name: &'static str,
+    /// What `--events` is given.
+    events: &'static str,
+    /// What every event's line has; `None`: events are in a capture file.
+    mark: Option<&'static [u8]>,
+}
+
+/// Lines go into a pipe, at whose other end somebody reads and counts them; packets into a file.
+const FORMS: [Form; 3] = [
+    Form { name: "text", events: "text", mark: Some(b"bad udp cksum") },
+    Form { name: "JSON", events: "json", mark: Some(b"\"verdict\"") },
+    Form { name: "pcapng", events: "none", mark: None },
 ];
 
 /// Replies a second at first.
@@ -61,19 +76,30 @@ impl Step {
     }
 }
 
-/// Steps the rate up until events are lost, for each form.
+/// Steps the rate up until events are lost, for each form. What was not lost must have been written.
 pub fn run(fixer: &str) -> Result<()> {
-    for (form, options) in FORMS {
+    for Form { name, events, mark } in FORMS {
         let scene = Scene::new()?;
-        let arguments = [&["run", "-i", BRIDGE, "--skip-selftest"], options].concat();
-        let command = program(fixer, &arguments);
-        let mut running = Running::start_into(&scene.host, command, Stdio::null())?;
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("events.pcapng");
+        let path = file.to_str().context("a path in UTF-8")?;
+        let mut arguments = vec!["run", "-i", BRIDGE, "--skip-selftest", "--events", events];
+        arguments.extend(mark.is_none().then_some(["--pcapng", path]).into_iter().flatten());
+        let (stdout, counter): (Stdio, _) = match mark {
+            Some(mark) => {
+                let (reader, writer) = io::pipe()?;
+                (writer.into(), Some(thread::spawn(move || lines(reader, mark))))
+            }
+            None => (Stdio::null(), None),
+        };
+        let mut running = Running::start_into(&scene.host, program(fixer, &arguments), stdout)?;
         running.stderr.wait("attached to")?;
         let sender = PacketSocket::open(&scene.host, BRIDGE)?;
 
-        let (mut rate, mut best) = (FIRST, 0.0);
+        let (mut rate, mut best, mut expected) = (FIRST, 0.0, 0);
         loop {
             let step = hold(&scene.host, &sender, rate)?;
+            expected += step.sent - step.lost;
             if step.lost > 0 {
                 break;
             }
@@ -84,12 +110,40 @@ pub fn run(fixer: &str) -> Result<()> {
             }
             rate *= STEP;
         }
-        about(&format!("{form}: most events, none of them lost"), best);
+        about(&format!("{name}: most events, none of them lost"), best);
         let flood = hold(&scene.host, &sender, FLOOD)?;
-        about(&format!("{form}: replies in a flood"), flood.sent());
-        about(&format!("{form}: events delivered of it"), flood.delivered());
+        expected += flood.sent - flood.lost;
+        about(&format!("{name}: replies in a flood"), flood.sent());
+        about(&format!("{name}: events delivered of it"), flood.delivered());
+
+        running.stop(Signal::SIGTERM)?.ok()?;
+        let written = match counter {
+            Some(counter) => counter.join().ok().context("the reader failed")??,
+            None => packets(&file)?,
+        };
+        ensure!(written == expected, "{name}: {written} events were written, of {expected}");
     }
     Ok(())
+}
+
+/// How many lines have a mark.
+fn lines(from: io::PipeReader, mark: &[u8]) -> io::Result<u64> {
+    let (mut reader, mut line, mut count) = (BufReader::new(from), Vec::new(), 0);
+    while reader.read_until(b'\n', &mut line)? > 0 {
+        count += u64::from(line.windows(mark.len()).any(|bytes| bytes == mark));
+        line.clear();
+    }
+    Ok(count)
+}
+
+/// How many packets a capture has.
+fn packets(file: &Path) -> Result<u64> {
+    let mut reader = PcapNgReader::new(File::open(file)?)?;
+    let mut count = 0;
+    while let Some(block) = reader.next_block() {
+        count += u64::from(matches!(block?, (Block::EnhancedPacket(_), _)));
+    }
+    Ok(count)
 }
 
 fn about(what: &str, value: f64) {
