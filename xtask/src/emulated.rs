@@ -1,5 +1,5 @@
-//! Scenarios that need another kernel than this machine's: a Debian host in QEMU, and a guest of QEMU's in
-//! that. Everything is emulated, the guest twice, so it takes some minutes.
+//! Scenarios that need another kernel than this machine's: a Debian host in QEMU, for one of them with a guest
+//! of QEMU's in that. Everything is emulated, such a guest twice, so it takes some minutes.
 
 use std::{path::Path, time::Duration};
 
@@ -8,7 +8,7 @@ use xshell::{Shell, cmd};
 
 use crate::{
     packages::{self, Need},
-    progress,
+    progress, scenario,
     vm::{
         DIRECTORY,
         cpio::Entry,
@@ -18,16 +18,20 @@ use crate::{
 };
 
 /// What is played like that.
-pub(crate) const SCENARIOS: &[&str] = &["vhost-net"];
+pub(crate) const SCENARIOS: &[&str] = &["vhost-net", "cni-vlan"];
 
 /// Which kernel the host has, and the guest.
 const KERNEL: &str = "6.12";
 
 /// What the host has besides fixer and the scenario.
-const PROGRAMS: &[&str] = &["busybox", "dnsmasq", "ip", "qemu-system-x86_64", "tc"];
+const PROGRAMS: &[&str] = &["bridge", "busybox", "dnsmasq", "ip", "qemu-system-x86_64", "tc"];
+
+/// The plugin of CNI that it has, which is called like one of these.
+const PLUGIN: &str = "usr/lib/cni/bridge";
 
 /// What the host's kernel has to load.
 const MODULES: &[&str] = &[
+    "8021q",
     "act_csum",
     "bridge",
     "cls_bpf",
@@ -60,6 +64,7 @@ pub(crate) fn play(sh: &Shell, names: &[&str], json: bool) -> Result<(String, bo
     );
     packages::ensure(sh, Need::Vm)?;
     packages::ensure(sh, Need::Tests)?;
+    scenario::fetch(sh, names)?;
     let kernel = KERNELS.iter().find(|kernel| kernel.name == KERNEL).context("a row is missing")?;
     let directory = sh.current_dir().join(DIRECTORY).join(KERNEL);
     let kernel = kernel::fetch(sh, kernel, &directory)?;
@@ -103,6 +108,7 @@ fn host(sh: &Shell, kernel: &Files, names: &[&str], json: bool) -> Result<Vec<u8
         entry.path.insert_str(0, "usr/");
     }
     entries.extend(firmware(sh)?);
+    entries.extend(image::program_at(sh, PLUGIN, &scenario::unpacked(sh, PLUGIN)?)?);
     entries.push(Entry::new("etc/passwd", "root:x:0:0::/:/bin/sh\n"));
     entries.push(Entry::new("etc/group", "root:x:0:\n"));
     entries.push(Entry::new("guest/vmlinuz", sh.read_binary_file(&kernel.vmlinuz)?));

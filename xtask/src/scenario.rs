@@ -3,7 +3,9 @@
 //! The packages are unpacked below `target`, not installed ([`crate::unpacked`]). Which scenarios there
 //! are is known to the table in fixer-tests.
 
-use anyhow::{Context, Result, ensure};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
@@ -20,6 +22,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask scenario all            every one of them
   cargo xtask scenario qdhcp          only this one
   cargo xtask scenario vhost-net      a guest in an emulated Debian host; takes some minutes
+  cargo xtask scenario cni-vlan       VLANs on a bridge, on an emulated Debian host
   cargo xtask scenario all --json     the same for programs
   cargo xtask scenario all --write    put what was told into the pages in docs/systems, too";
 
@@ -91,12 +94,23 @@ fn tell(sh: &Shell, args: &Args, stories: &[Value]) -> Result<()> {
             println!("{screen}");
         }
         if args.write && story["failure"].is_null() {
-            let document = format!("docs/systems/{name}.md");
+            let document = page(sh, name)?;
             let place = Place { document: &document, verb: "scenario", name };
             document::write(sh, &[(place, document::code(screen))])?;
         }
     }
     Ok(())
+}
+
+/// The page that has a place for what a scenario tells.
+fn page(sh: &Shell, name: &str) -> Result<String> {
+    let mark = format!("<!-- scenario: {name} -->");
+    for path in sh.read_dir("docs/systems")? {
+        if sh.read_file(&path)?.contains(&mark) {
+            return Ok(path.to_string_lossy().into_owned());
+        }
+    }
+    bail!("no page in docs/systems has {mark}")
 }
 
 /// Plays the systems with these names, or all, on this machine. Stories are printed as they end; as JSON
@@ -127,8 +141,15 @@ fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<Value>> {
     Ok(all)
 }
 
+/// Where a file of a package is, installed or unpacked.
+pub(crate) fn unpacked(sh: &Shell, file: &str) -> Result<PathBuf> {
+    let places = [PathBuf::from("/"), sh.current_dir().join(DIRECTORY).join("root")];
+    let mut files = places.into_iter().map(|place| place.join(file));
+    files.find(|file| file.is_file()).with_context(|| format!("/{file} was not unpacked"))
+}
+
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.
-fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
+pub(crate) fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
     unpacked::fetch(sh, DIRECTORY, "parts of these systems", || {
         let lacking = scenario(sh).args(names).arg("--lacking").quiet().read()?;
         Ok(lacking.lines().map(str::to_owned).collect())

@@ -6,6 +6,7 @@
 
 pub mod cgroup;
 pub mod cni;
+pub mod cni_vlan;
 pub mod failover;
 pub mod guest;
 pub mod host;
@@ -24,7 +25,7 @@ use story::{Act, Story};
 /// A system, and how it is played.
 #[derive(Debug)]
 pub struct Scenario {
-    /// How it is asked for, and the name of its page.
+    /// How it is asked for, and how its place in a page is called.
     pub name: &'static str,
     /// The system in a few words.
     pub title: &'static str,
@@ -39,7 +40,7 @@ pub const SCENARIOS: &[Scenario] =
     &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];
 
 /// Those that need another kernel than this machine's: `cargo xtask scenario` boots one for them.
-pub const EMULATED: &[Scenario] = &[vhost_net::SCENARIO];
+pub const EMULATED: &[Scenario] = &[vhost_net::SCENARIO, cni_vlan::SCENARIO];
 
 impl Scenario {
     /// Plays it, and tells what came of it.

@@ -134,6 +134,15 @@ pub(crate) fn collect(sh: &Shell, installed: &[&str], built: &[&Path]) -> Result
     Ok(entries)
 }
 
+/// A program at another path than others, with its libraries.
+pub(crate) fn program_at(sh: &Shell, path: &str, program: &Path) -> Result<Vec<Entry>> {
+    let libraries = libraries_of(sh, program)?.into_iter();
+    let libraries =
+        libraries.map(|library| Ok(Entry::new(&*library, sh.read_binary_file(&library)?)));
+    let program = Ok(Entry::new(path, sh.read_binary_file(program)?));
+    libraries.chain([program]).collect()
+}
+
 /// Runs cargo, and says which executables it made and where.
 pub(crate) fn built(sh: &Shell, args: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let cargo = cargo();
