@@ -107,7 +107,8 @@ impl Event {
     }
 }
 
-/// Events that found the ring buffer full, since the last time this was said.
+/// What is missing in the stream, since the last time this was said: events that found the ring buffer
+/// full, and what came while the reader of the stream was too far behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// When the loss was noticed. RFC 3339, UTC, nanoseconds.
@@ -117,6 +118,13 @@ pub struct Lost {
     pub netns: Arc<str>,
     /// How many events.
     pub lost: u64,
+    /// How many ends of exchanges. They were counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub exchanges: u64,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 pub(crate) fn nanoseconds<S: Serializer>(

@@ -106,10 +106,14 @@ mod tests {
     #[test]
     fn a_loss_is_a_line_of_its_own() {
         let time = "2026-11-21T10:15:54Z".parse().unwrap();
-        let mut bytes = Vec::new();
-        Json::new(&mut bytes).lost(&Lost { time, netns: HOST.into(), lost: 12 }).unwrap();
-        let expected =
-            b"{\"time\":\"2026-11-21T10:15:54.000000000Z\",\"netns\":\"host\",\"lost\":12}\n";
-        assert_eq!(bytes, expected);
+        let line = |exchanges| {
+            let mut bytes = Vec::new();
+            let lost = Lost { time, netns: HOST.into(), lost: 12, exchanges };
+            Json::new(&mut bytes).lost(&lost).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let start = r#"{"time":"2026-11-21T10:15:54.000000000Z","netns":"host","lost":12"#;
+        assert_eq!(line(0), format!("{start}}}\n"));
+        assert_eq!(line(3), format!("{start},\"exchanges\":3}}\n"));
     }
 }

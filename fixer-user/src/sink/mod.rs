@@ -93,14 +93,40 @@ impl fmt::Display for Finding<'_> {
     }
 }
 
-/// How many events are missing: `12 events were lost`.
-pub(crate) struct Missing(pub u64);
+/// What is missing: `12 events were lost`, `12 events and the ends of 3 exchanges were lost`.
+pub(crate) struct Missing {
+    pub events: u64,
+    pub exchanges: u64,
+}
+
+impl Missing {
+    /// Nothing but events.
+    pub(crate) const fn of_events(events: u64) -> Self {
+        Self { events, exchanges: 0 }
+    }
+}
+
+impl From<&Lost> for Missing {
+    fn from(lost: &Lost) -> Self {
+        Self { events: lost.lost, exchanges: lost.exchanges }
+    }
+}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 event was lost"),
-            lost => write!(f, "{lost} events were lost"),
+        match self.events {
+            1 => f.write_str("1 event")?,
+            events => write!(f, "{events} events")?,
+        }
+        match self.exchanges {
+            0 => {}
+            1 => f.write_str(" and the end of 1 exchange")?,
+            exchanges => write!(f, " and the ends of {exchanges} exchanges")?,
         }
     }
 }
+        f.write_str(if self.events == 1 && self.exchanges == 0 {
+            " was lost"
+        } else {
+            " were lost"
+        })

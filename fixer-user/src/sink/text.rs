@@ -46,8 +46,7 @@ impl<W: Write> Sink for Text<W> {
     }
 
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError> {
-        let Lost { time, netns, lost } = lost;
-        let missing = Missing(*lost);
+        let (missing, Lost { time, netns, .. }) = (Missing::from(lost), lost);
         match &**netns {
             HOST => self.line(format_args!("{} {missing}", TimeOfDay(*time))),
             netns => self.line(format_args!("{} {netns}: {missing}", TimeOfDay(*time))),
@@ -256,12 +255,16 @@ mod tests {
 
     #[test]
     fn a_loss_is_a_line_of_its_own() {
-        let lost = |netns: &str, lost| {
+        let lost = |netns: &str, lost, exchanges| {
             let time = "2026-11-21T10:15:54.000001999Z".parse().unwrap();
-            let lost = Lost { time, netns: netns.into(), lost };
+            let lost = Lost { time, netns: netns.into(), lost, exchanges };
             written(true, |text| text.lost(&lost).unwrap())
         };
-        assert_eq!(lost(HOST, 12), "10:15:54.000001 12 events were lost\n");
-        assert_eq!(lost("pod", 1), "10:15:54.000001 pod: 1 event was lost\n");
+        assert_eq!(lost(HOST, 12, 0), "10:15:54.000001 12 events were lost\n");
+        assert_eq!(lost("pod", 1, 0), "10:15:54.000001 pod: 1 event was lost\n");
+        let words = "10:15:54.000001 1 event and the end of 1 exchange were lost\n";
+        assert_eq!(lost(HOST, 1, 1), words);
+        let words = "10:15:54.000001 2 events and the ends of 3 exchanges were lost\n";
+        assert_eq!(lost(HOST, 2, 3), words);
     }
 }
