@@ -240,7 +240,7 @@ mod tests {
         let [packet] = &packets(&blocks)[..] else { panic!("one packet") };
         assert_eq!((packet.data.len(), packet.original_len), (64, 346));
         assert_eq!(packet.data[12..18], [0x81, 0x00, 0x00, 0x05, 0x08, 0x00]);
-        assert_eq!(packet.options[0], comment(&"udp cksum ok"));
+        assert_eq!(packet.options[0], comment(&"udp cksum ok valid"));
     }
 
     #[test]

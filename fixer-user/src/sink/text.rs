@@ -186,8 +186,8 @@ mod tests {
         expect(Verdict::Fixed, "bad udp cksum 0x1bc7 -> 0x072b! fixed");
         expect(Verdict::Partial, "bad udp cksum 0x1bc7 -> 0x072b! partial");
         expect(Verdict::Corrupt, "bad udp cksum 0x1bc7 -> 0x072b! corrupt");
-        expect(Verdict::Valid, "udp cksum ok");
-        expect(Verdict::Unchecked, "no cksum");
+        expect(Verdict::Valid, "udp cksum ok valid");
+        expect(Verdict::Unchecked, "no cksum unchecked");
         expect(
             Verdict::Failed,
             "bad udp cksum 0x1bc7 -> 0x072b! failed: a kernel helper refused; the packet is intact",

@@ -113,8 +113,8 @@ impl Event {
     fn finding(&self) -> String {
         let sum = |key: &str| self.packet.said[key].as_str().unwrap_or_default();
         match self.verdict {
-            "valid" => "udp cksum ok".to_owned(),
-            "unchecked" => "no cksum".to_owned(),
+            "valid" => "udp cksum ok valid".to_owned(),
+            "unchecked" => "no cksum unchecked".to_owned(),
             bad => format!("bad udp cksum {} -> {}! {bad}", sum("checksum"), sum("expected")),
         }
     }

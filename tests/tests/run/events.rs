@@ -215,7 +215,9 @@ fn valid_then_partial(scene: &Scene) -> Result<()> {
 
 #[test]
 fn valid_packets_are_shown_on_demand_and_counted_always() -> Result<()> {
-    for (arguments, shown) in [(&[][..], &["fixed"][..]), (&["--all"], &["ok", "fixed"])] {
+    for (arguments, shown) in
+        [(&[][..], &["fixed"][..]), (&["--all"], &["cksum ok valid", "fixed"])]
+    {
         let scene = scene()?;
         let fixer = on_bridge(&scene.host, arguments)?;
         valid_then_partial(&scene)?;
