@@ -20,7 +20,7 @@ use serde::{Serialize, Serializer};
 pub(crate) use self::printable::printable;
 pub use self::{
     clock::Clock,
-    dhcp::{Dhcp, ServerId, Xid},
+    dhcp::{Dhcp, Id, ServerId, Xid},
     packet::{Mac, Packet, Transport},
     sample::{Capture, Sample, SampleError, Stored, Tag},
 };

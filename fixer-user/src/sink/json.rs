@@ -71,7 +71,7 @@ mod tests {
             r#""dst":"10.0.3.129","dport":68,"udp_len":308,"checksum":"0x1bc7","#,
             r#""expected":"0x072b","dhcp":{"message_type":"offer","xid":"0x6ce6e42e","#,
             r#""client_mac":"0e:eb:4f:74:8d:15","your_ip":"10.0.3.129","server_id":"10.0.3.1","#,
-            r#""boot_file":null,"next_server":null,"vendor_class":null}}"#,
+            r#""boot_file":null,"next_server":null,"vendor_class":null,"client_id":null}}"#,
             "\n",
         );
         assert_eq!(line(&fixture::event(Verdict::Fixed, |_| ())), expected);

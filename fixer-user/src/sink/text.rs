@@ -134,8 +134,10 @@ fn dhcp(f: &mut fmt::Formatter<'_>, message: &Dhcp) -> fmt::Result {
         Xid::V6(_) => "DHCPv6",
     };
     write!(f, ", {protocol} {} xid {}", message.message_type, message.xid)?;
-    if let Some(client) = message.client_mac {
-        write!(f, " client {client}")?;
+    match (&message.client_mac, &message.client_id) {
+        (Some(client), _) => write!(f, " client {client}")?,
+        (None, Some(client)) => write!(f, " client-id {client}")?,
+        (None, None) => {}
     }
     if let Some(address) = message.your_ip {
         write!(f, " your-ip {address}")?;
@@ -214,6 +216,16 @@ mod tests {
         let mut event = fixture::event(Verdict::Valid, |_| ());
         event.netns = "pod".into();
         assert!(line(&event).starts_with("10:15:53.015772 pod/virbr0 egress IP "));
+    }
+
+    #[test]
+    fn a_client_without_a_mac_is_told_by_its_id() {
+        let duid = [0, 2, 0, 0, 0xab, 0x11, 7];
+        let mut event = fixture::event(Verdict::Valid, |_| ());
+        let solicit = [&[1, 1, 2, 3, 0, 1, 0, duid.len() as u8], &duid[..]].concat();
+        event.dhcp = Dhcp::decode([546, 547], &solicit);
+        let end = ", DHCPv6 solicit xid 0x010203 client-id 00:02:00:00:ab:11:07\n";
+        assert!(line(&event).ends_with(end), "{}", line(&event));
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Event {
             ("", "message_type"),
             ("xid ", "xid"),
             ("client ", "client_mac"),
+            ("client-id ", if packet.dhcp("client_mac").is_null() { "client_id" } else { "" }),
             ("your-ip ", "your_ip"),
             ("server ", "server_id"),
             ("next-server ", "next_server"),

@@ -34,7 +34,7 @@ const KEYS: [&str; 17] = [
 ];
 
 /// The keys of the DHCP message in it.
-const DHCP_KEYS: [&str; 8] = [
+const DHCP_KEYS: [&str; 9] = [
     "message_type",
     "xid",
     "client_mac",
@@ -43,6 +43,7 @@ const DHCP_KEYS: [&str; 8] = [
     "boot_file",
     "next_server",
     "vendor_class",
+    "client_id",
 ];
 
 /// A tcpdump that tells the replies of the server on an interface.
