@@ -23,26 +23,27 @@ use crate::{
     cli::Select,
     cmd::checks::every_name_will_do,
     metrics::Snapshot,
-    names::Names,
+    names::{Names, shown},
     net::{
         lifetime::Process,
         links::{self, Change, Changes, Link},
         netns::{HOST, Identity, NetNs, Spec},
-        select::{Pattern, Selection},
+        select::Selection,
     },
     tally::Tally,
 };
 
 pub use news::{News, NoEthernet, Outcome, SiteError};
 
-/// Where an interface is, as messages name it.
+/// Where an interface is, as messages name it: safe to show.
 pub fn place(netns: &NetNs, interface: &str) -> String {
     place_in(netns.label(), interface)
 }
 
 fn place_in(netns: &str, interface: &str) -> String {
+    let interface = shown(interface);
     match netns {
-        HOST => interface.to_owned(),
+        HOST => interface,
         netns => format!("{netns}/{interface}"),
     }
 }
@@ -242,9 +243,9 @@ impl Site {
         let is_whole = self.lacking(link.ifindex).is_empty();
         if before.as_ref().is_none_or(|before| before.name != link.name) {
             if is_attached && let Some(before) = &before {
-                self.settle(link.ifindex, &before.name);
+                self.settle(link.ifindex, &shown(&before.name));
                 let from = self.place(&before.name);
-                plan.outcomes.push(Ok(News::Renamed { from, to: link.name.clone() }));
+                plan.outcomes.push(Ok(News::Renamed { from, to: shown(&link.name) }));
             }
             self.names.set(link.ifindex, &link.name);
         }
@@ -324,12 +325,13 @@ impl Site {
             .collect();
         let names: BTreeSet<&str> = attached.iter().map(|(name, ..)| &**name).collect();
         let plain = self.selection.patterns.iter().filter(|pattern| pattern.is_plain());
-        let missing = plain.map(Pattern::given).filter(|name| !names.contains(name));
+        let missing = plain.map(|pattern| shown(pattern.given()));
+        let missing = missing.filter(|name| !names.contains(&**name));
         Snapshot {
             netns: Arc::clone(&self.label),
             counters: self.tally.with(self.rows(), &self.names),
             lost: self.lost(),
-            missing: missing.map(str::to_owned).collect(),
+            missing: missing.collect(),
             attached,
         }
     }

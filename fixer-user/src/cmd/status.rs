@@ -12,6 +12,7 @@ use crate::{
         resident::{Holder, Resident, settled},
     },
     cli,
+    names::shown,
     net::netns::NetNs,
     privileges,
     summary::counts,
@@ -53,7 +54,7 @@ struct Entry {
 #[derive(Serialize)]
 struct Json<'a> {
     netns: &'a str,
-    interface: &'a str,
+    interface: String,
     ifindex: u32,
     hook: &'a str,
     mode: &'a str,
@@ -74,7 +75,7 @@ impl Entry {
         };
         Json {
             netns: netns.label(),
-            interface: &there.interface,
+            interface: shown(&there.interface),
             ifindex: there.ifindex,
             hook: there.hook.name(),
             mode: there.mode().name(),
@@ -91,7 +92,7 @@ impl Entry {
         let counted = counted.as_ref().map(counts).filter(|counted| !counted.is_empty());
         [
             netns.label().to_string(),
-            there.interface.clone(),
+            shown(&there.interface),
             there.hook.name().to_owned(),
             there.mode().name().to_owned(),
             there.holder.to_string(),

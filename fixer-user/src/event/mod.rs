@@ -25,6 +25,7 @@ pub use self::{
     sample::{Capture, Sample, SampleError, Stored, Tag},
 };
 
+use crate::names::shown;
 pub use crate::net::netns::HOST;
 
 /// What happened to one packet. Serialised it is the event of the interface's description.
@@ -72,12 +73,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An interface by its name, in the network namespace with this label.
-    ///
-    /// The name of an interface may be anything that its namespace's owner fancies, so it is made
-    /// safe to show.
+    /// An interface by its name, in the network namespace with this label. The name is made safe to show.
     pub fn new(netns: impl Into<Arc<str>>, interface: &str) -> Self {
-        Self { netns: netns.into(), interface: printable(interface.as_bytes()).into() }
+        Self { netns: netns.into(), interface: shown(interface).into() }
     }
 }
 
