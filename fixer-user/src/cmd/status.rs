@@ -15,6 +15,7 @@ use crate::{
     names::shown,
     net::netns::NetNs,
     privileges,
+    say::print,
     summary::counts,
 };
 
@@ -31,14 +32,12 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     }
     if args.json {
         let entries: Vec<_> = entries.iter().map(Entry::as_json).collect();
-        println!("{}", serde_json::to_string(&entries)?);
+        print(format_args!("{}\n", serde_json::to_string(&entries)?))?;
     } else if entries.is_empty() {
-        println!("nothing is attached");
+        print("nothing is attached\n")?;
     } else {
-        print!(
-            "{}",
-            table(&entries, args.select.netns.len() > 1 || args.select.globs().next().is_some())
-        );
+        let may_be_many = args.select.netns.len() > 1 || args.select.globs().next().is_some();
+        print(table(&entries, may_be_many))?;
     }
     Ok(Outcome::Done)
 }
@@ -61,13 +60,14 @@ struct Json<'a> {
     held_by: &'a str,
     pid: Option<u32>,
     abi: Option<u32>,
+    /// Every verdict, also those that were never given.
     packets: BTreeMap<&'static str, u64>,
 }
 
 impl Entry {
     fn as_json(&self) -> Json<'_> {
         let Self { netns, there, counted } = self;
-        let packets = counted.iter().flat_map(Row::counts);
+        let packets = counted.unwrap_or_else(|| Row::of(there.ifindex, there.hook, &[]));
         let (pid, abi) = match there.holder {
             Holder::Run(pid) => (Some(pid), None),
             Holder::Attach(version) => (None, Some(version)),
@@ -82,7 +82,7 @@ impl Entry {
             held_by: there.holder.name(),
             pid,
             abi,
-            packets: packets.map(|(verdict, count)| (verdict.name(), count)).collect(),
+            packets: packets.counts().map(|(verdict, count)| (verdict.name(), count)).collect(),
         }
     }
 
