@@ -128,7 +128,7 @@ fn joined<'a>(lists: impl Iterator<Item = &'a str>) -> Result<Vec<Value>> {
 }
 
 /// Fetches the packages of these systems, of all if none is named, that this machine does not have.
-fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
+pub(crate) fn fetch(sh: &Shell, names: &[&str]) -> Result<()> {
     unpacked::fetch(sh, DIRECTORY, "parts of these systems", || {
         let lacking = scenario(sh).args(names).arg("--lacking").quiet().read()?;
         Ok(lacking.lines().map(str::to_owned).collect())
