@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -231,8 +231,7 @@ fn answers_that_wait_to_be_read_are_answers() -> Result<()> {
     let stopped = Instant::now();
     (0..CLIENTS).try_for_each(|number| talk.answers(number, MessageType::Ack))?;
     while stopped.elapsed() < Duration::from_secs(5) {
-        // poll: nothing tells that a while has passed
-        std::thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50)); // poll: nothing tells that a while has passed
     }
     fixer.signal(Signal::SIGCONT)?;
     for _ in 0..CLIENTS {
