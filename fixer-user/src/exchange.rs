@@ -7,7 +7,11 @@
 //! An exchange belongs to a client in a network namespace; a reply belongs to it if its transaction
 //! is one of the client's. Clients may change the transaction from message to message (smoltcp does),
 //! so that alone does not tell exchanges apart. DHCPv6 is not followed.
+//!
+//! Silence says something only where everything is heard. When events were lost, an exchange that was
+//! going on may still end in an answer; if it would end in silence, it is forgotten instead.
 
+mod closed;
 mod ending;
 mod ledger;
 mod messages;
@@ -23,9 +27,10 @@ use std::{
 use jiff::Timestamp;
 
 use self::{
+    closed::Closed,
     ending::Outcome::{Declined, Informed, Lease, Nak, Released},
     messages::Word,
-    open::Open,
+    open::{Open, Spot},
 };
 pub use self::{
     ending::{Ending, Exchange, Outcome, TABLE},
@@ -40,6 +45,9 @@ pub const MOST: usize = 4096;
 /// How many messages that are an exchange by themselves are remembered, to be told once although they
 /// are seen on several interfaces.
 const RECENT: usize = 64;
+
+/// In how many namespaces it is remembered when events were lost there.
+const DOUBTED: usize = 4096;
 
 /// The port of a DHCP server. What PXE's boot servers say on another one is no part of an exchange.
 const SERVER_PORT: Option<u16> = Some(67);
@@ -72,8 +80,20 @@ pub struct Now {
 pub struct Told {
     /// The exchanges that are over.
     pub over: Vec<Ending>,
-    /// The namespace of an exchange that was forgotten to make room.
-    pub forgotten: Option<Arc<str>>,
+    /// The namespace of each exchange that was forgotten: to make room, or because events were lost and
+    /// how it ended is not known.
+    pub forgotten: Vec<Arc<str>>,
+}
+
+impl Told {
+    /// An exchange is over in which nobody says anything any more.
+    fn silent(&mut self, open: Option<Open>, now: Now) {
+        match open {
+            Some(open) if open.is_doubtful() => self.forgotten.push(Arc::clone(open.netns())),
+            Some(open) => self.over.push(open.silent(now)),
+            None => {}
+        }
+    }
 }
 
 /// A DHCP message in an event, as the conversation sees it.
@@ -112,6 +132,10 @@ impl<'a> Message<'a> {
         }
     }
 
+    fn spot(&self) -> Spot {
+        (self.event.ifindex, self.event.hook)
+    }
+
     fn is_pxe(&self) -> bool {
         self.dhcp.vendor_class.as_ref().is_some_and(|class| class.starts_with("PXEClient"))
     }
@@ -133,14 +157,18 @@ pub struct Tracker {
     turn: u64,
     /// What was told of lately, of the messages that are an exchange by themselves.
     recent: VecDeque<(Who, u32)>,
+    /// What was answered lately.
+    closed: Closed,
+    /// Until when events of a namespace were lost: `CLOCK_MONOTONIC`.
+    doubted: HashMap<Arc<str>, Duration>,
 }
 
 impl Tracker {
     /// Nothing is followed yet. An exchange that is silent for `patience` is over. A client that keeps
     /// trying is told of after twice as long.
     pub fn new(patience: Duration) -> Self {
-        let (open, turns, turn, recent) = Default::default();
-        Self { patience, open, turns, turn, recent }
+        let (open, turns, turn, recent, closed, doubted) = Default::default();
+        Self { patience, open, turns, turn, recent, closed, doubted }
     }
 
     /// How many exchanges are followed at the moment.
@@ -192,35 +220,62 @@ impl Tracker {
             if silent.is_some_and(|silent| silent < self.patience) {
                 break;
             }
-            told.over.extend(self.close(&who).map(|open| open.silent(now)));
+            told.silent(self.close(&who), now);
         }
         told
     }
 
+    /// Events of a namespace were lost at some time before this moment on `CLOCK_MONOTONIC`.
+    pub fn doubt(&mut self, netns: &Arc<str>, until: Duration) {
+        for open in self.open.values_mut().filter(|open| open.netns() == netns) {
+            open.doubt();
+        }
+        // Namespaces may get new names for ever.
+        if self.doubted.len() >= DOUBTED {
+            self.doubted.clear();
+        }
+        self.doubted.insert(Arc::clone(netns), until);
+    }
+
+    /// Whether events that were lost may have come after this one.
+    fn is_doubtful(&self, event: &Event) -> bool {
+        self.doubted.get(&event.netns).is_some_and(|until| event.monotonic <= *until)
+    }
+
     /// The client says something: again, or for the first time.
     fn client(&mut self, message: &Message<'_>, told: &mut Told) {
-        if let Some(open) = self.open.get(&message.who) {
+        let open = self.open.get(&message.who);
+        if !open.is_some_and(|open| open.has(message.xid)) && self.closed.has(message) {
+            return;
+        }
+        let is_doubtful = self.is_doubtful(message.event);
+        if let Some(open) = open {
             let is_endless = open.is_endless(message, self.patience);
-            if open.goes_on(message.word) && !is_endless {
+            // From here on everything is heard again.
+            let is_clear = open.is_doubtful() && open.is_repeated_by(message) && !is_doubtful;
+            if open.goes_on(message.word) && !is_endless && !is_clear {
                 return self.with(message, |open| open.said(message));
             }
-            if message.word == Word::Inform && !is_endless {
+            if message.word == Word::Inform && !is_endless && !is_clear {
                 return;
             }
             // The client has given it up and starts over, or has tried for long enough.
-            let given_up = self.close(&message.who);
-            told.over.extend(given_up.map(|open| open.silent(message.now())));
+            told.silent(self.close(&message.who), message.now());
         }
         if self.open.len() >= MOST
             && let Some((_, oldest)) = self.turns.first_key_value()
         {
             let oldest = oldest.clone();
             self.close(&oldest);
-            told.forgotten = Some(oldest.netns);
+            told.forgotten.push(oldest.netns);
         }
         self.turn += 1;
         self.turns.insert(self.turn, message.who.clone());
-        self.open.insert(message.who.clone(), Open::new(message, self.turn));
+        let mut open = Open::new(message, self.turn);
+        if is_doubtful {
+            open.doubt();
+        }
+        self.open.insert(message.who.clone(), open);
     }
 
     /// Acts on the exchange that a message belongs to, if there is one.
@@ -242,9 +297,12 @@ impl Tracker {
 
     /// A server has the last word.
     fn answer(&mut self, message: &Message<'_>, outcome: Outcome, told: &mut Told) {
-        if self.open.get(&message.who).is_some_and(|open| open.has(message.xid)) {
-            let open = self.close(&message.who);
-            told.over.extend(open.map(|open| open.answered(message, outcome)));
+        if self.open.get(&message.who).is_some_and(|open| open.has(message.xid))
+            && let Some(open) = self.close(&message.who)
+        {
+            let (xids, seen_at) = open.traces();
+            self.closed.add(message, xids, seen_at);
+            told.over.push(open.answered(message, outcome));
         }
     }
 

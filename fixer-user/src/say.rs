@@ -15,12 +15,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::event::printable;
+
 /// How long a reader may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Says a line on standard error.
+/// Says a line on standard error. The names in it may be what anybody gave to an interface.
 pub fn say(words: impl Display) {
-    STDERR.write(format!("fixer: {words}\n"));
+    let words = words.to_string();
+    let lines: Vec<_> = words.split('\n').map(|line| printable(line.as_bytes())).collect();
+    STDERR.write(format!("fixer: {}\n", lines.join("\n")));
+}
+
+/// Prints what a verb has found on standard output, and waits for whoever reads it: there is nothing else
+/// that would have to be done. That the reader has read enough is no error.
+pub fn print(text: impl Display) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match write!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Writes text to standard output.

@@ -23,6 +23,7 @@ use self::{
     namespaces::Past,
 };
 use crate::{
+    event::Clock,
     exchange::Ledger,
     metrics::{Exports, Snapshot},
     net::{lifetime::Mounts, links::Link},
@@ -34,7 +35,7 @@ use crate::{
     stream::{PATIENCE, Writer},
 };
 
-/// How often losses are told and the programs' log lines passed on.
+/// How often the time is told and the programs' log lines passed on.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How often something is tried again that failed.
@@ -182,11 +183,14 @@ impl Session {
 
     fn tick(&mut self) {
         service::alive();
-        if let Some(writer) = &self.writer {
-            writer.tick();
-        }
         self.leaving.tick();
-        self.members.iter_mut().for_each(|member| member.tick(self.writer.as_ref()));
+        self.members.iter_mut().for_each(Member::tick);
+        // What was not read yet may be the answer that somebody waits for.
+        let read = self.members.iter().filter_map(Member::horizon).chain(self.leaving.horizons());
+        let until = read.min().or_else(|| Clock::monotonic().ok());
+        if let (Some(writer), Some(until)) = (&self.writer, until) {
+            writer.tick(until);
+        }
     }
 
     /// What is attached and counted at this moment, by namespace.
@@ -216,7 +220,11 @@ impl Session {
         if self.end.is_none() {
             return Some(Ok(()));
         }
-        timeout(PATIENCE, ended(&mut self.end)).await.ok()
+        let ended = timeout(PATIENCE, ended(&mut self.end)).await.ok();
+        if ended.is_none() {
+            self.members.iter().for_each(Member::give_up);
+        }
+        ended
     }
 
     /// Where it is attached, for whoever asks the service manager.

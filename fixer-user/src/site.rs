@@ -24,7 +24,7 @@ use crate::{
     cli::Select,
     cmd::checks::every_name_will_do,
     metrics::Snapshot,
-    names::Names,
+    names::{Names, shown},
     net::{
         lifetime::Process,
         links::{self, Change, Changes, Link},
@@ -36,14 +36,15 @@ use crate::{
 
 pub use news::{News, NoEthernet, Outcome, SiteError};
 
-/// Where an interface is, as messages name it.
+/// Where an interface is, as messages name it: safe to show.
 pub fn place(netns: &NetNs, interface: &str) -> String {
     place_in(netns.label(), interface)
 }
 
 fn place_in(netns: &str, interface: &str) -> String {
+    let interface = shown(interface);
     match netns {
-        HOST => interface.to_owned(),
+        HOST => interface,
         netns => format!("{netns}/{interface}"),
     }
 }
@@ -246,9 +247,9 @@ impl Site {
         let is_whole = self.lacking(link.ifindex).is_empty();
         if before.as_ref().is_none_or(|before| before.name != link.name) {
             if is_attached && let Some(before) = &before {
-                self.settle(link.ifindex, &before.name);
+                self.settle(link.ifindex, &shown(&before.name));
                 let from = self.place(&before.name);
-                plan.outcomes.push(Ok(News::Renamed { from, to: link.name.clone() }));
+                plan.outcomes.push(Ok(News::Renamed { from, to: shown(&link.name) }));
             }
             self.names.set(link.ifindex, &link.name);
         }
@@ -334,7 +335,7 @@ impl Site {
             netns: Arc::clone(&self.label),
             counters: self.tally.with(self.rows(), &self.names),
             lost: self.lost(),
-            missing: missing.map(str::to_owned).collect(),
+            missing: missing.map(shown).collect(),
             lacking: lacking.map(|link| self.names.get(link.ifindex)).collect(),
             attached,
         }

@@ -1,37 +1,48 @@
 //! Events on their way from the ring buffers to the sinks.
 //!
-//! Reading must never wait for writing: a terminal that is stopped, or a pipe that nobody empties,
-//! must not keep `fixer` from detaching. So samples go through a bounded channel to a thread that
-//! does nothing but write. When the channel is full the samples wait in the ring buffer, and when
-//! that is full too the kernel counts what is lost.
+//! Reading must never wait for writing: a terminal that is stopped, or a pipe that nobody empties, must
+//! neither keep `fixer` from detaching nor change what it counts. So there are three who work:
+//!
+//! 1. A [`reading`] task for each ring buffer takes samples out, and notices what the kernel has lost.
+//! 2. A [`teller`] thread makes events of them, counts, and follows the conversation. It waits for nobody.
+//! 3. A [`writer`] thread does nothing but write. What it is too far behind for is dropped before it, and
+//!    the stream says so where it is missing.
 
-use std::{io, sync::Arc, thread, time::Duration};
+mod backlog;
+mod reading;
+mod teller;
+mod writer;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use jiff::Timestamp;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::timeout,
-};
+use tokio::sync::{mpsc as channel, oneshot};
 
+use self::backlog::Backlog;
+pub use self::{
+    reading::{Horizon, Read, Reading},
+    teller::Follower,
+    writer::Sinks,
+};
 use crate::{
     bpf::ring::Ring,
-    event::{Clock, Event, Lost, Origin, Sample},
-    exchange::{Ending, Ledger, Now, Told, Tracker},
+    event::{Clock, Event, Origin, Sample},
     names::Names,
-    say::say,
     share::Share,
-    sink::{Sink, SinkError},
+    sink::SinkError,
 };
 
-/// Batches that may wait for the writer.
+/// Batches that may wait for the teller.
 const WAITING: usize = 64;
-
-/// Samples that are taken from a ring buffer at once.
-const BATCH: usize = 256;
-
-/// How long watchers may wait for a writer that has no room.
-const BRIEFLY: Duration = Duration::from_millis(100);
 
 /// Where a ring buffer's events come from.
 #[derive(Clone, Debug)]
@@ -40,208 +51,151 @@ pub struct Source {
     pub netns: Arc<str>,
     /// The names of its interfaces.
     pub names: Names,
+    /// What was read from it and not shown.
+    pub unshown: Arc<Unshown>,
 }
 
-/// Where events go.
-#[derive(Default)]
-pub struct Sinks {
-    /// The stream on standard output. When it ends, so does the run: its reader has seen enough.
-    pub stream: Option<Box<dyn Sink + Send>>,
-    /// The capture file. When it cannot be written any more (a full disk), the fix goes on without.
-    pub capture: Option<Box<dyn Sink + Send>>,
+impl Source {
+    /// A namespace's ring buffers, of which everything was shown so far.
+    pub fn new(netns: Arc<str>, names: Names) -> Self {
+        Self { netns, names, unshown: Arc::default() }
+    }
 }
 
-impl Sinks {
-    fn each(
-        &mut self,
-        mut act: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>,
-    ) -> Result<(), SinkError> {
-        if let Some(capture) = &mut self.capture
-            && let Err(error) = act(capture.as_mut())
-        {
-            self.capture = None;
-            say(format_args!("cannot write the capture file any more, and go on without: {error}"));
-        }
-        self.stream.as_mut().map_or(Ok(()), |stream| act(stream.as_mut()))
+/// Events that were read and not shown.
+#[derive(Debug, Default)]
+pub struct Unshown {
+    /// For good: the writer was too far behind.
+    dropped: AtomicU64,
+    /// They wait for the writer.
+    waiting: AtomicU64,
+}
+
+impl Unshown {
+    /// How many will never be shown. This does not fall.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// One that waited is shown.
+    fn show(&self) {
+        let less = |waiting: u64| waiting.checked_sub(1);
+        // Given up, it is none of those that wait any more.
+        let _ = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// The writer is stuck: what waits for it is not shown any more.
+    pub fn give_up(&self) {
+        self.dropped.fetch_add(self.waiting.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
 enum Message {
     Samples(Source, Vec<Bytes>),
+    /// Events of this namespace were lost before this moment on `CLOCK_MONOTONIC`.
+    Doubt(Arc<str>, Duration),
+    /// So many are missing here.
     Lost(Source, u64),
-    /// It is this time, on `CLOCK_MONOTONIC`.
+    /// Everything was read until this moment on `CLOCK_MONOTONIC`.
     Tick(Duration),
 }
 
-/// Follows the conversation in the events.
-#[derive(Debug)]
-pub struct Follower {
-    tracker: Tracker,
-    ledger: Ledger,
-}
-
-impl Follower {
-    /// Counts into this ledger. An exchange that is silent for `patience` is over.
-    pub fn new(ledger: Ledger, patience: Duration) -> Self {
-        Self { tracker: Tracker::new(patience), ledger }
-    }
-
-    /// Follows nothing.
-    pub fn none() -> Self {
-        Self::new(Ledger::default(), Duration::MAX)
-    }
-
-    /// What an event ends.
-    fn see(&mut self, event: &Event) -> Vec<Ending> {
-        self.ledger.message(event);
-        self.step(|tracker| tracker.see(event))
-    }
-
-    /// What the passing of time ends.
-    fn tick(&mut self, monotonic: Duration) -> io::Result<Vec<Ending>> {
-        let time = Clock::read()?.at(monotonic.as_nanos().try_into().unwrap_or(u64::MAX));
-        Ok(self.step(|tracker| tracker.tick(Now { monotonic, time })))
-    }
-
-    fn step(&mut self, act: impl FnOnce(&mut Tracker) -> Told) -> Vec<Ending> {
-        if !self.ledger.is_followed() {
-            // Half a conversation would be told as one that nobody answers.
-            self.tracker.clear();
-            return Vec::new();
-        }
-        let Told { over, forgotten } = act(&mut self.tracker);
-        over.iter().for_each(|ending| self.ledger.ending(ending));
-        forgotten.iter().for_each(|netns| self.ledger.forgotten(netns));
-        over
-    }
-}
-
-/// The writing end: a thread of its own behind a channel.
+/// The way to the sinks.
 #[derive(Clone, Debug)]
-pub struct Writer(mpsc::Sender<Message>);
+pub struct Writer(channel::Sender<Message>);
 
 impl Writer {
-    /// Starts the thread. The receiver hears how the writing ended: in order when every clone of
-    /// the writer is gone, or with an error of a sink.
+    /// Starts the threads. The receiver hears how the writing ended: in order when every clone of
+    /// this is gone, or with an error of a sink.
     pub fn start(
         sinks: Sinks,
         follower: Follower,
     ) -> io::Result<(Self, oneshot::Receiver<Result<(), SinkError>>)> {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, messages) = channel::channel(WAITING);
+        let (lines, to_write) = mpsc::channel();
+        let backlog = Backlog::new(lines);
+        let behind = backlog.behind();
         let (tell, end) = oneshot::channel();
-        thread::Builder::new().name("events".to_owned()).spawn(move || {
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        thread("writer").spawn(move || {
             // Nobody may be left to hear it; then it does not matter any more.
-            let _ = tell.send(write(receiver, sinks, follower));
+            let _ = tell.send(writer::write(&to_write, &behind, sinks));
         })?;
+        thread("events").spawn(move || teller::tell(messages, follower, backlog))?;
         Ok((Self(sender), end))
     }
 
     /// Hands over the events of a ring buffer for ever, to watchers too.
     pub async fn follow(
         self,
-        mut ring: Ring,
+        ring: Ring,
         source: Source,
         share: Share,
+        horizon: Horizon,
         mut stop: oneshot::Receiver<()>,
     ) {
-        loop {
-            let samples = tokio::select! {
-                samples = ring.read(BATCH) => samples,
+        let mut reading = Reading::new(ring, horizon);
+        let mut is_there = true;
+        while is_there {
+            let read = tokio::select! {
+                read = reading.next() => read,
                 _ = &mut stop => break,
             };
-            let Ok(samples) = samples else { break };
-            if !self.pass(&source, &share, share.hand_out(samples)).await {
-                return;
-            }
+            let Ok(read) = read else { break };
+            is_there = self.pass(&source, &share, &mut reading, read).await;
         }
         // What came in before the programs were detached still belongs to the stream.
-        loop {
-            let samples = ring.drain(BATCH);
-            let is_last = samples.len() < BATCH;
-            if !self.pass(&source, &share, share.hand_out(samples)).await || is_last {
-                return;
-            }
+        while is_there && let Some(read) = reading.rest() {
+            is_there = self.pass(&source, &share, &mut reading, read).await;
         }
     }
 
-    /// Hands over samples, and waits for room as long as nobody else waits for the next ones. Says
-    /// whether the writer is there to take them.
-    async fn pass(&self, source: &Source, share: &Share, samples: Vec<Bytes>) -> bool {
-        if samples.is_empty() {
-            return !self.0.is_closed();
-        }
-        loop {
-            match timeout(BRIEFLY, self.0.reserve()).await {
-                Ok(Ok(room)) => {
-                    room.send(Message::Samples(source.clone(), samples));
-                    return true;
+    /// Hands over what was read. Says whether there is still somebody to take it.
+    async fn pass(
+        &self,
+        source: &Source,
+        share: &Share,
+        reading: &mut Reading,
+        read: Vec<Read>,
+    ) -> bool {
+        for read in read {
+            let message = match read {
+                Read::Samples(samples) => Message::Samples(source.clone(), share.hand_out(samples)),
+                Read::Doubt(until) => Message::Doubt(Arc::clone(&source.netns), until),
+                Read::Gap(lost) => {
+                    share.lose(lost);
+                    Message::Lost(source.clone(), lost)
                 }
-                Ok(Err(_)) => return false,
-                Err(_) if share.is_watched() => {
-                    share.miss(samples.len());
-                    return true;
+                Read::Everything(until) => {
+                    reading.horizon.set(until);
+                    continue;
                 }
-                Err(_) => {}
+            };
+            let is_empty = matches!(&message, Message::Samples(_, samples) if samples.is_empty());
+            if !is_empty && self.0.send(message).await.is_err() {
+                return false;
             }
         }
+        !self.0.is_closed()
     }
 
-    /// Hands over samples that somebody else has read. Says whether the writer is there to take them.
+    /// Hands over samples that somebody else has read. Says whether there is still somebody to take them.
     pub async fn show(&self, source: &Source, samples: Vec<Bytes>) -> bool {
         samples.is_empty() || self.0.send(Message::Samples(source.clone(), samples)).await.is_ok()
     }
 
-    /// Tells the stream that events were lost behind those that were shown. Says whether the writer
-    /// is there to tell it.
+    /// Tells the stream that events were lost behind those that were shown. Says whether there is still
+    /// somebody to tell it.
     pub async fn miss(&self, source: &Source, lost: u64) -> bool {
         lost == 0 || self.0.send(Message::Lost(source.clone(), lost)).await.is_ok()
     }
 
-    /// Tells the stream that events were lost. It waits for no one: a loss that finds no room
-    /// is told the next time. Says whether it was told.
-    pub fn lose(&self, source: &Source, lost: u64) -> bool {
-        self.0.try_send(Message::Lost(source.clone(), lost)).is_ok()
+    /// Tells that everything was read until this moment on `CLOCK_MONOTONIC`, for exchanges that nothing
+    /// else ends and for losses that no event follows. It waits for no one: a time that finds no room is
+    /// followed by a later one.
+    pub fn tick(&self, until: Duration) {
+        let _ = self.0.try_send(Message::Tick(until));
     }
-
-    /// Tells what time it is, for exchanges that nothing else ends. It waits for no one: a time that
-    /// finds no room is followed by a later one.
-    pub fn tick(&self) {
-        if let Ok(now) = Clock::monotonic() {
-            let _ = self.0.try_send(Message::Tick(now));
-        }
-    }
-}
-
-fn write(
-    mut messages: mpsc::Receiver<Message>,
-    mut sinks: Sinks,
-    mut follower: Follower,
-) -> Result<(), SinkError> {
-    while let Some(message) = messages.blocking_recv() {
-        match message {
-            Message::Samples(source, samples) => {
-                let clock = Clock::read()?;
-                for sample in samples {
-                    let Some(event) = event(&source, sample, &clock) else { continue };
-                    sinks.each(|sink| sink.event(&event))?;
-                    tell(&follower.see(&event), &mut sinks)?;
-                }
-            }
-            Message::Lost(source, lost) => {
-                let lost = Lost { time: Timestamp::now(), netns: source.netns, lost };
-                sinks.each(|sink| sink.lost(&lost))?;
-            }
-            Message::Tick(now) => tell(&follower.tick(now)?, &mut sinks)?,
-        }
-        if messages.is_empty() {
-            sinks.each(|sink| sink.flush())?;
-        }
-    }
-    sinks.each(|sink| sink.finish())
-}
-
-fn tell(endings: &[Ending], sinks: &mut Sinks) -> Result<(), SinkError> {
-    endings.iter().try_for_each(|ending| sinks.each(|sink| sink.exchange(ending)))
 }
 
 /// The event that a sample tells of; `None`: it cannot be read.

@@ -22,6 +22,7 @@ use tokio::{
 use self::{counted::Counted, view::View};
 use crate::{
     bpf::{pin::Pins, resident::Resident},
+    event::Clock,
     metrics::Snapshot,
     net::{
         links::{self, Changes},
@@ -67,8 +68,9 @@ struct Place {
     counted: Counted,
     /// When to look for programs that have replaced others.
     next_look: Instant,
-    /// Events that are missing in the stream.
+    /// Events that were not handed over.
     lost: Arc<AtomicU64>,
+    source: Source,
 }
 
 impl Watch {
@@ -89,7 +91,8 @@ impl Watch {
             }
             let (changes, lost) = (Some(changes), Arc::default());
             let next_look = Instant::now();
-            places.push(Place { ground, view, changes, streams, counted, next_look, lost });
+            let source = Source::new(Arc::clone(ground.netns.label()), view.names.clone());
+            places.push(Place { ground, view, changes, streams, counted, next_look, lost, source });
         }
         Ok(Self(places))
     }
@@ -123,10 +126,7 @@ impl Watch {
                     feeder,
                     pins: place.ground.pins.clone(),
                     view: place.view.clone(),
-                    source: Source {
-                        netns: Arc::clone(place.ground.netns.label()),
-                        names: place.view.names.clone(),
-                    },
+                    source: place.source.clone(),
                     writer: writer.clone(),
                     lost: Arc::clone(&place.lost),
                 };
@@ -140,7 +140,10 @@ impl Watch {
             tokio::select! {
                 _ = signals.any() => break Ok(()),
                 ended = &mut end => return Ok(Some(ended.unwrap_or(Ok(())))),
-                _ = tick.tick() => self.0.iter_mut().for_each(Place::look),
+                _ = tick.tick() => {
+                    self.0.iter_mut().for_each(Place::look);
+                    writer.tick(Clock::monotonic()?);
+                }
                 ended = streams.join_next() => match ended {
                     Some(outcome) => if let Err(error) = outcome? { break Err(error) },
                     None => {
@@ -156,6 +159,9 @@ impl Watch {
         streams.abort_all();
         while streams.join_next().await.is_some() {}
         let ended = timeout(PATIENCE, end).await.ok().map(|ended| ended.unwrap_or(Ok(())));
+        if ended.is_none() {
+            self.0.iter().for_each(|place| place.source.unshown.give_up());
+        }
         outcome.map(|()| ended)
     }
 
@@ -179,7 +185,7 @@ impl Place {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        let Self { ground, view, counted, lost, .. } = self;
+        let Self { ground, view, counted, lost, source, .. } = self;
         // That what is attached now cannot be found is no reason not to say what was.
         let _ = counted.find_new(ground);
         counted.look();
@@ -187,7 +193,7 @@ impl Place {
         Snapshot {
             netns: Arc::clone(ground.netns.label()),
             counters: rows.map(|row| (view.names.get(row.ifindex), row)).collect(),
-            lost: lost.load(Ordering::Relaxed),
+            lost: lost.load(Ordering::Relaxed) + source.unshown.dropped(),
             attached: Vec::new(),
             missing: Vec::new(),
             lacking: Vec::new(),

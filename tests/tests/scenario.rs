@@ -1,4 +1,5 @@
-//! Hosts leave nothing behind, and the scenario that takes no other packages than these suites.
+//! Hosts leave nothing behind, and two of the scenarios: the one that takes no other packages than these
+//! suites, and the one in which no checksum is wrong, which is to be read from the stream alone.
 //!
 //! `cargo xtask scenario all` plays every one.
 
@@ -9,7 +10,7 @@ use fixer_tests::{
     command::Process,
     kernel::require_root,
     scenario::{
-        cgroup,
+        cgroup, failover,
         host::{Host, until},
         qdhcp,
     },
@@ -53,13 +54,17 @@ fn leaves_nothing(host: Host) -> Result<()> {
 
 /// One test for all, for each looks for the cgroups of the others.
 #[test]
-fn hosts_leave_nothing_behind_and_qdhcp_is_cured() -> Result<()> {
+fn hosts_leave_nothing_behind_and_systems_are_cured() -> Result<()> {
     require_root()?;
     leaves_nothing(Host::start("host")?)?;
     leaves_nothing(Host::boot("host")?)?;
 
-    let story = qdhcp::SCENARIO.tell();
-    println!("{story}");
-    ensure!(story.is_good(), "{story}");
+    for scenario in [qdhcp::SCENARIO, failover::SCENARIO] {
+        let lacking: Vec<_> = scenario.lacking().collect();
+        ensure!(lacking.is_empty(), "{lacking:?} are not here; `cargo xtask test` fetches them");
+        let story = scenario.tell();
+        println!("{story}");
+        ensure!(story.is_good(), "{story}");
+    }
     Ok(())
 }

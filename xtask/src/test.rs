@@ -10,13 +10,16 @@ use crate::{
     ebpf::{self, Finding},
     fuzz, leases, lint, machine,
     packages::{self, Need},
-    progress, pxe, unpacked,
+    progress, pxe, scenario, unpacked,
     vm::{self, image},
 };
 
 pub(crate) const EXAMPLES: &str = "Examples:
   sudo -E env \"PATH=$PATH\" cargo xtask test         everything
   sudo -E env \"PATH=$PATH\" cargo xtask test tcx     only the tests whose name contains tcx";
+
+/// The scenarios that `tests/tests/scenario.rs` plays.
+const SCENARIOS: [&str; 2] = ["qdhcp", "failover"];
 
 /// Runs every check, and every test whose name contains `filter`.
 pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
@@ -26,7 +29,10 @@ pub(crate) fn run(sh: &Shell, filter: Option<&str>) -> Result<()> {
         "the tests make network namespaces, and load programs into the kernel",
     )?;
     packages::ensure(sh, Need::Tests)?;
+    // A suite has a machine boot, too.
+    packages::ensure(sh, Need::Pxe)?;
     leases::fetch(sh)?;
+    scenario::fetch(sh, &SCENARIOS)?;
     unpacked::prometheus(sh)?;
     unpacked::kubernetes(sh)?;
     unpacked::receiver(sh)?;

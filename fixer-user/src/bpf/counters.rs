@@ -186,6 +186,9 @@ impl Object {
 
     /// How many events found the ring buffer full.
     pub fn lost(&self) -> Result<u64, MapError> {
+        if let Some(losses) = &self.losses {
+            return losses.count();
+        }
         let Some(map) = self.ebpf.map(map::LOST) else {
             return Ok(0);
         };

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{LazyLock, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use aya::{
@@ -21,7 +21,7 @@ use fixer_common::{
 };
 use zerocopy::IntoBytes as _;
 
-use super::{OBJECT, remedy::Explained};
+use super::{OBJECT, remedy::Explained, ring::Losses};
 use crate::net::claim::Claim;
 
 /// What a program is to do.
@@ -111,6 +111,8 @@ pub struct Object {
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     /// What tells others that the programs are in use.
     pub(super) claims: Vec<Claim>,
+    /// How many events were lost, once somebody reads them.
+    pub(super) losses: Option<Arc<Losses>>,
 }
 
 impl Object {
@@ -154,7 +156,7 @@ impl Object {
                 load(&mut loader)
             }
         };
-        let mut object = Self { ebpf: ebpf?, logger: None, claims: Vec::new() };
+        let mut object = Self { ebpf: ebpf?, logger: None, claims: Vec::new(), losses: None };
         // Who reads the events of pinned maps may want others, and chooses them itself.
         if pins.is_none() {
             object.set_events(config.events)?;

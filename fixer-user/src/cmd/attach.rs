@@ -23,6 +23,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
+    say::print,
     share::server_of,
     site::place,
 };
@@ -54,7 +55,7 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
         .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, true)));
     let outcome = match outcome {
         Ok(()) => {
-            work.iter().for_each(Work::tell);
+            print(work.iter().map(Work::told).collect::<String>())?;
             Ok(Outcome::Done)
         }
         Err(error) => Err(undo(&mut work, error)),
@@ -203,12 +204,14 @@ impl Work {
         Ok(())
     }
 
-    fn tell(&self) {
-        for Done { interface, hook, replaced, mode, .. } in &self.done {
+    /// A line for each hook.
+    fn told(&self) -> String {
+        let line = |Done { interface, hook, replaced, mode, .. }: &Done| {
             let done = if *replaced { "replaced at" } else { "attached to" };
             let place = place(&self.netns, interface);
-            println!("{done} {} of {place} ({mode})", hook.name());
-        }
+            format!("{done} {} of {place} ({mode})\n", hook.name())
+        };
+        self.done.iter().map(line).collect()
     }
 
     fn undo(&mut self) -> Result<()> {

@@ -8,11 +8,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::{
     bpf::{load::Config, resident::Resident},
     cli::{Hooks, Run, Select, What},
+    names::shown,
     net::{
         links::{self, Link},
         named::{Choice, named},
         netns::{NetNs, Spec},
-        select::Pattern,
+        select::{Pattern, Selection},
     },
     privileges::{self, Act},
     proof::{Proof, prove},
@@ -156,14 +157,23 @@ pub fn every_name_will_do(select: &Select, netns: &NetNs, links: &[Link]) -> Res
             bail!(NoEthernet { place: place(netns, &link.name), kind: kind.to_owned() });
         }
     }
-    let names = links.iter().map(|link| link.name.as_str());
+    are_there(&selection, links.iter(), &format!("'{netns}'"))
+}
+
+/// Fails if a plain name is none of these interfaces'.
+fn are_there<'a>(
+    selection: &Selection,
+    links: impl Iterator<Item = &'a Link> + Clone,
+    place: &str,
+) -> Result<()> {
+    let names = links.map(|link| link.name.as_str());
     let missing: Vec<_> = selection.missing(names.clone()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let there: Vec<_> = names.take(20).collect();
+    let there: Vec<_> = names.take(20).map(shown).collect();
     bail!(
-        "no interface '{}' in the network namespace '{netns}'; there are: {}",
+        "no interface '{}' in the network namespace {place}; there are: {}",
         missing.join("', '"),
         there.join(", ")
     );
@@ -177,18 +187,8 @@ pub fn every_name_is_somewhere(select: &Select, namespaces: &[NetNs]) -> Result<
         links::list(netns).with_context(|| format!("cannot list the interfaces of '{netns}'"))
     };
     let lists = namespaces.iter().map(list).collect::<Result<Vec<_>>>()?;
-    let there: Vec<_> = lists.iter().flatten().map(|link| link.name.as_str()).collect();
-    let missing: Vec<_> = selection.missing(there.iter().copied()).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
     let labels: Vec<_> = namespaces.iter().map(|netns| format!("'{netns}'")).collect();
-    bail!(
-        "no interface '{}' in the network namespace {}; there are: {}",
-        missing.join("', '"),
-        labels.join(" or "),
-        there[..there.len().min(20)].join(", ")
-    );
+    are_there(&selection, lists.iter().flatten(), &labels.join(" or "))
 }
 
 /// Every interface and every namespace takes some files, and the usual limit is there for programs that

@@ -23,6 +23,7 @@ use crate::{
     },
     net::netns::NetNs,
     privileges,
+    say::print,
     signals::end_with_the_reader,
 };
 
@@ -41,15 +42,15 @@ pub fn run(args: &cli::Demo) -> Result<Outcome> {
          kernel's veth and bridge)",
     )?;
     let mut dnsmasq = Dnsmasq::start(&scene)?;
-    println!(
-        "A host with a bridge, {BRIDGE}, and a real dnsmasq on it. A guest behind a port of the"
-    );
-    println!("bridge, with a strict DHCP client (smoltcp) that verifies every checksum.");
-
-    println!("\n1. Without fixer: the client asks for {} seconds.", args.patience);
+    print(format_args!(
+        "A host with a bridge, {BRIDGE}, and a real dnsmasq on it. A guest behind a port of the\n\
+         bridge, with a strict DHCP client (smoltcp) that verifies every checksum.\n\n\
+         1. Without fixer: the client asks for {} seconds.\n",
+        args.patience
+    ))?;
     let asked = strict::ask(&scene.guest, GUEST, MAC, Duration::from_secs(args.patience))?;
     let offers = dnsmasq.offers();
-    describe(&asked, offers);
+    print(described(&asked, offers))?;
     if let Some(lease) = asked.lease {
         bail!(
             "the client got {} without fixer: on this kernel the fault does not show itself",
@@ -60,34 +61,37 @@ pub fn run(args: &cli::Demo) -> Result<Outcome> {
         bail!("the client got no lease, but not because of bad checksums: nothing is shown");
     }
 
-    println!("\n2. With fixer: fixer run -i {BRIDGE}");
+    print(format_args!("\n2. With fixer: fixer run -i {BRIDGE}\n"))?;
     let fixer = Fixer::start(&scene.host)?;
     let began = Instant::now();
     let asked = strict::ask(&scene.guest, GUEST, MAC, PATIENCE)?;
     let took = began.elapsed();
     fixer.stop()?;
     let Some(lease) = asked.lease else {
-        describe(&asked, dnsmasq.offers());
+        print(described(&asked, dnsmasq.offers()))?;
         bail!("no lease with fixer either: please report this with the output of `fixer selftest`");
     };
-    println!(
-        "   The client has a lease: {} from {}, after {:.1} seconds.",
+    print(format_args!(
+        "   The client has a lease: {} from {}, after {:.1} seconds.\n\n\
+         Nothing of this is left: the namespaces had no names, and everything was in them.\n",
         lease.address,
         lease.server,
         took.as_secs_f32()
-    );
-    println!("\nNothing of this is left: the namespaces had no names, and everything was in them.");
+    ))?;
     Ok(Outcome::Done)
 }
 
-fn describe(asked: &Asked, offers: usize) {
-    println!("   dnsmasq sent {offers} OFFERs; {} reached the guest.", asked.replies);
-    for field in &asked.bad {
-        println!("   dropped: bad udp cksum {:#06x} -> {:#06x}!", field.stored, field.expected);
-    }
+fn described(asked: &Asked, offers: usize) -> String {
+    let mut text =
+        format!("   dnsmasq sent {offers} OFFERs; {} reached the guest.\n", asked.replies);
+    text.extend(asked.bad.iter().map(|field| {
+        let (stored, expected) = (field.stored, field.expected);
+        format!("   dropped: bad udp cksum {stored:#06x} -> {expected:#06x}!\n")
+    }));
     if asked.lease.is_none() {
-        println!("   The client has no lease.");
+        text += "   The client has no lease.\n";
     }
+    text
 }
 
 /// A `fixer run` on the bridge, as a user would start it.
@@ -104,15 +108,15 @@ impl Fixer {
             .stderr(Stdio::piped());
         let mut process = Sandboxed::spawn(host, command).context("cannot start `fixer run`")?;
         if let Some(stdout) = process.child().stdout.take() {
-            thread::spawn(move || indent(stdout));
+            thread::spawn(move || indent_all(stdout));
         }
         let said = process.child().stderr.take().context("`fixer run` has no standard error")?;
         let said = lines(said);
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = said.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            println!("   {line}");
+            indent(&line);
             if line.contains("attached to") {
-                thread::spawn(move || said.iter().for_each(|line| println!("   {line}")));
+                thread::spawn(move || said.iter().for_each(|line| indent(&line)));
                 return Ok(Self(process));
             }
         }
@@ -131,8 +135,11 @@ impl Fixer {
     }
 }
 
-fn indent(pipe: impl io::Read) {
-    for line in BufReader::new(pipe).lines().map_while(Result::ok) {
-        println!("   {line}");
-    }
+fn indent_all(pipe: impl io::Read) {
+    BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| indent(&line));
+}
+
+/// Shows a line of another program. Whether that works is seen with the next line of this one.
+fn indent(line: &str) {
+    let _ = print(format_args!("   {line}\n"));
 }

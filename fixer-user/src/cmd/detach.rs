@@ -19,6 +19,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
+    say::print,
     site::place,
 };
 
@@ -52,12 +53,8 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             if let Some(left) = left.iter().find(is_it) {
                 bail!(AttachError::from(left));
             }
-            println!(
-                "{} {} of {}",
-                verb(there),
-                there.hook.name(),
-                place(&netns, &there.interface)
-            );
+            let (hook, place) = (there.hook.name(), place(&netns, &there.interface));
+            print(format_args!("{} {hook} of {place}\n", verb(there)))?;
             unknown.remove(there.interface.as_str());
             count += 1;
         }
@@ -71,7 +68,7 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
         bail!("fixer is not attached to {}; `fixer status` shows where it is", names.join(", "));
     }
     if count == 0 {
-        println!("nothing was attached");
+        print("nothing was attached\n")?;
     }
     Ok(Outcome::Done)
 }

@@ -5,7 +5,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Outcome, checks};
-use crate::{cli, doctor, say::say, signals::end_with_the_reader};
+use crate::{
+    cli, doctor,
+    say::{print, say},
+    signals::end_with_the_reader,
+};
 
 /// Looks at the host, and prints what was found.
 pub fn run(args: &cli::Doctor) -> Result<Outcome> {
@@ -17,7 +21,7 @@ pub fn run(args: &cli::Doctor) -> Result<Outcome> {
     checks::open_many_files();
     let report = doctor::examine(&args.select, listen)?;
     if args.json {
-        println!("{}", doctor::to_json(&report)?);
+        print(format_args!("{}\n", doctor::to_json(&report)?))?;
     } else {
         doctor::print(&report);
     }

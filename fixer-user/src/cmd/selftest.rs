@@ -9,6 +9,7 @@ use crate::{
     metrics::kernel,
     privileges,
     proof::{Proof, prove},
+    say::print,
     signals::end_with_the_reader,
 };
 
@@ -18,16 +19,10 @@ pub fn run(args: &cli::Selftest) -> Result<Outcome> {
     privileges::require(privileges::TO_PROVE)?;
     let proof = prove(args.attach_mode)?;
     if args.json {
-        println!(
-            "{}",
-            serde_json::to_string(&Report {
-                kernel: &kernel(),
-                holds: proof.holds(),
-                proof: &proof
-            })?
-        );
+        let report = Report { kernel: &kernel(), holds: proof.holds(), proof: &proof };
+        print(format_args!("{}\n", serde_json::to_string(&report)?))?;
     } else {
-        print(&proof);
+        print(told(&proof))?;
     }
     Ok(if proof.holds() { Outcome::Done } else { Outcome::Problem })
 }
@@ -40,23 +35,20 @@ struct Report<'a> {
     proof: &'a Proof,
 }
 
-fn print(proof: &Proof) {
-    println!("Linux {}, attached by {}", kernel(), proof.mode);
+fn told(proof: &Proof) -> String {
+    let mut text = format!("Linux {}, attached by {}\n", kernel(), proof.mode);
     for finding in &proof.findings {
         let mark = if finding.passed { "ok  " } else { "FAIL" };
-        println!("  {mark} {}", finding.trial);
-        if let Some(seen) = &finding.seen {
-            println!("       but {seen}");
-        }
+        text += &format!("  {mark} {}\n", finding.trial);
+        text.extend(finding.seen.iter().map(|seen| format!("       but {seen}\n")));
     }
     if proof.holds() {
         let how = if proof.shrink_twice { ", with a second shrink" } else { "" };
-        println!("The fix works on this kernel{how}.");
+        text += &format!("The fix works on this kernel{how}.\n");
     } else {
-        println!(
-            "The fix does not work on this kernel: do not attach it here. Update the kernel (the \
-             fix rests on commit 54c3f1a81421 of Linux 6.2, which the stable trees have too), or \
-             use `ethtool -K BRIDGE tx off`."
-        );
+        text += "The fix does not work on this kernel: do not attach it here. Update the kernel (the \
+                 fix rests on commit 54c3f1a81421 of Linux 6.2, which the stable trees have too), or \
+                 use `ethtool -K BRIDGE tx off`.\n";
     }
+    text
 }

@@ -14,6 +14,7 @@ use crate::{
     privileges::{self, Act},
     share::{Listener, Share},
     signals::{Request, Signals},
+    stream::{Horizon, Read, Reading},
 };
 
 /// How often losses are told.
@@ -21,9 +22,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How long the first watcher may take to come.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Samples that are taken from the ring buffer at once.
-const BATCH: usize = 256;
 
 /// Serves until the last watcher has gone.
 pub fn run(args: &ServeEvents) -> Result<Outcome> {
@@ -35,12 +33,12 @@ pub fn run(args: &ServeEvents) -> Result<Outcome> {
 async fn serve(args: &ServeEvents, listener: Listener) -> Result<()> {
     let maps = Maps { events: args.events, wanted: args.wanted, lost: args.lost };
     let mut signals = Signals::new(Request::End)?;
-    let (mut ring, wanted, losses) = maps.open().context("cannot open the maps")?;
+    let (ring, wanted) = maps.open().context("cannot open the maps")?;
     privileges::keep(&[Act::Read, Act::Attach], None).context("cannot give up privileges")?;
     let share = Share::new(wanted, 0, Ledger::default());
     // When it goes, nobody wants events any more, and the programs make none.
     let _door = share.open(listener)?;
-    let mut told = losses.count()?;
+    let mut reading = Reading::new(ring, Horizon::default());
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // What waits in the ring buffer, where another server was killed, is for who comes first.
@@ -50,13 +48,14 @@ async fn serve(args: &ServeEvents, listener: Listener) -> Result<()> {
     let mut alone = std::pin::pin!(share.until_watched(false));
     loop {
         tokio::select! {
-            samples = ring.read(BATCH) => drop(share.hand_out(samples?)),
-            _ = tick.tick() => {
-                let lost = losses.count()?;
-                share.lose(lost - told);
-                told = lost;
-                share.tick();
-            }
+            read = reading.next() => for read in read? {
+                match read {
+                    Read::Samples(samples) => drop(share.hand_out(samples)),
+                    Read::Gap(lost) => share.lose(lost),
+                    Read::Doubt(_) | Read::Everything(_) => {}
+                }
+            },
+            _ = tick.tick() => share.tick(),
             () = &mut alone => return Ok(()),
             _ = signals.any() => return Ok(()),
         }

@@ -12,8 +12,10 @@ use crate::{
         resident::{Holder, Resident, settled},
     },
     cli,
+    names::shown,
     net::netns::NetNs,
     privileges,
+    say::print,
     summary::counts,
 };
 
@@ -32,14 +34,12 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     }
     if args.json {
         let entries: Vec<_> = entries.iter().map(Entry::as_json).collect();
-        println!("{}", serde_json::to_string(&entries)?);
+        print(format_args!("{}\n", serde_json::to_string(&entries)?))?;
     } else if entries.is_empty() {
-        println!("nothing is attached");
+        print("nothing is attached\n")?;
     } else {
-        print!(
-            "{}",
-            table(&entries, args.select.netns.len() > 1 || args.select.globs().next().is_some())
-        );
+        let may_be_many = args.select.netns.len() > 1 || args.select.globs().next().is_some();
+        print(table(&entries, may_be_many))?;
     }
     Ok(Outcome::Done)
 }
@@ -55,20 +55,21 @@ struct Entry {
 #[derive(Serialize)]
 struct Json<'a> {
     netns: &'a str,
-    interface: &'a str,
+    interface: String,
     ifindex: u32,
     hook: &'a str,
     mode: &'a str,
     held_by: &'a str,
     pid: Option<u32>,
     abi: Option<u32>,
+    /// Every verdict, also those that were never given.
     packets: BTreeMap<&'static str, u64>,
 }
 
 impl Entry {
     fn as_json(&self) -> Json<'_> {
         let Self { netns, there, counted } = self;
-        let packets = counted.iter().flat_map(Row::counts);
+        let packets = counted.unwrap_or_else(|| Row::of(there.ifindex, there.hook, &[]));
         let (pid, abi) = match there.holder {
             Holder::Run(pid) => (Some(pid), None),
             Holder::Attach(version) => (None, Some(version)),
@@ -76,14 +77,14 @@ impl Entry {
         };
         Json {
             netns: netns.label(),
-            interface: &there.interface,
+            interface: shown(&there.interface),
             ifindex: there.ifindex,
             hook: there.hook.name(),
             mode: there.mode().name(),
             held_by: there.holder.name(),
             pid,
             abi,
-            packets: packets.map(|(verdict, count)| (verdict.name(), count)).collect(),
+            packets: packets.counts().map(|(verdict, count)| (verdict.name(), count)).collect(),
         }
     }
 
@@ -93,7 +94,7 @@ impl Entry {
         let counted = counted.as_ref().map(counts).filter(|counted| !counted.is_empty());
         [
             netns.label().to_string(),
-            there.interface.clone(),
+            shown(&there.interface),
             there.hook.name().to_owned(),
             there.mode().name().to_owned(),
             there.holder.to_string(),

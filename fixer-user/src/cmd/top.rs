@@ -20,7 +20,7 @@ use super::{Outcome, checks};
 use crate::{
     cli::{self, Hooks},
     privileges::{self, Act},
-    say,
+    say::print,
     signals::{Request, Signals},
     top::{
         ears::Ears,
@@ -106,8 +106,7 @@ fn once(mut sampler: Sampler) -> Result<()> {
     // The last line names the keys, and there are none.
     let lines: Vec<_> = text.lines().collect();
     let frame = lines[..lines.len().saturating_sub(1)].join("\n");
-    say::to_stdout(format!("{}\n", frame.trim_end()));
-    Ok(())
+    Ok(print(format_args!("{}\n", frame.trim_end()))?)
 }
 
 /// The terminal as a picture. However this ends, also in a panic, it is left as it was found.

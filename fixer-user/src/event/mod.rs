@@ -20,11 +20,12 @@ use serde::{Serialize, Serializer};
 pub(crate) use self::printable::printable;
 pub use self::{
     clock::Clock,
-    dhcp::{Dhcp, ServerId, Xid},
+    dhcp::{Dhcp, Id, ServerId, Xid},
     packet::{Mac, Packet, Transport},
     sample::{Capture, Sample, SampleError, Stored, Tag},
 };
 
+use crate::names::shown;
 pub use crate::net::netns::HOST;
 
 /// What happened to one packet. Serialised it is the event of the interface's description.
@@ -72,12 +73,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// An interface by its name, in the network namespace with this label.
-    ///
-    /// The name of an interface may be anything that its namespace's owner fancies, so it is made
-    /// safe to show.
+    /// An interface by its name, in the network namespace with this label. The name is made safe to show.
     pub fn new(netns: impl Into<Arc<str>>, interface: &str) -> Self {
-        Self { netns: netns.into(), interface: printable(interface.as_bytes()).into() }
+        Self { netns: netns.into(), interface: shown(interface).into() }
     }
 }
 
@@ -107,7 +105,8 @@ impl Event {
     }
 }
 
-/// Events that found the ring buffer full, since the last time this was said.
+/// What is missing in the stream, since the last time this was said: events that found the ring buffer
+/// full, and what came while the reader of the stream was too far behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// When the loss was noticed. RFC 3339, UTC, nanoseconds.
@@ -117,6 +116,13 @@ pub struct Lost {
     pub netns: Arc<str>,
     /// How many events.
     pub lost: u64,
+    /// How many ends of exchanges. They were counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub exchanges: u64,
+}
+
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 pub(crate) fn nanoseconds<S: Serializer>(

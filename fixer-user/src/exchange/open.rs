@@ -9,17 +9,13 @@ use super::{
     ending::{Ending, Exchange, Outcome},
     messages::{Messages, Word},
 };
-use crate::event::{Event, Mac, Xid};
+use crate::event::{Mac, Xid};
 
 /// How many servers and transactions of an exchange are remembered. Only a flood has more.
 const MOST: usize = 8;
 
 /// A hook of an interface, by its index.
-type Spot = (u32, Hook);
-
-fn spot(event: &Event) -> Spot {
-    (event.ifindex, event.hook)
-}
+pub(super) type Spot = (u32, Hook);
 
 /// An exchange that goes on.
 #[derive(Clone, Debug)]
@@ -53,6 +49,8 @@ pub(super) struct Open {
     offered: Option<Ipv4Addr>,
     /// The server that the client asked.
     asked: Option<Ipv4Addr>,
+    /// Whether some of what was said may have been lost, so that silence proves nothing.
+    is_doubtful: bool,
 }
 
 impl Open {
@@ -66,7 +64,7 @@ impl Open {
             began: event.monotonic,
             netns: Arc::clone(&event.netns),
             interface: Arc::clone(&event.interface),
-            seen_at: spot(event),
+            seen_at: message.spot(),
             client_mac: message.dhcp.client_mac,
             xids: Vec::new(),
             is_pxe: false,
@@ -79,6 +77,7 @@ impl Open {
             messages: Messages::default(),
             offered: None,
             asked: None,
+            is_doubtful: false,
         };
         open.said(message);
         open
@@ -95,8 +94,33 @@ impl Open {
 
     /// Whether the client has asked the same for so long that this is told, and it asks anew.
     pub(super) fn is_endless(&self, message: &Message<'_>, patience: Duration) -> bool {
-        let is_again = (message.word == Word::Discover) != self.has_asked;
-        is_again && message.event.monotonic.saturating_sub(self.began) >= 2 * patience
+        self.is_repeated_by(message)
+            && message.event.monotonic.saturating_sub(self.began) >= 2 * patience
+    }
+
+    /// Whether the client asks the same again.
+    pub(super) fn is_repeated_by(&self, message: &Message<'_>) -> bool {
+        (message.word == Word::Discover) != self.has_asked
+    }
+
+    /// Some of what was said may have been lost.
+    pub(super) fn doubt(&mut self) {
+        self.is_doubtful = true;
+    }
+
+    /// Whether some of what was said may have been lost.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.is_doubtful
+    }
+
+    /// The namespace that the client is in.
+    pub(super) fn netns(&self) -> &Arc<str> {
+        &self.netns
+    }
+
+    /// The client's transactions, and where it was seen first.
+    pub(super) fn traces(&self) -> (Vec<u32>, Spot) {
+        (self.xids.clone(), self.seen_at)
     }
 
     /// Whether the client used this transaction.
@@ -116,7 +140,7 @@ impl Open {
         self.is_pxe |= message.is_pxe();
         self.asked = message.server().or(self.asked);
         self.has_asked |= message.word != Word::Discover;
-        if self.seen_at == spot(message.event) {
+        if self.seen_at == message.spot() {
             self.messages.add(message.word);
             match message.word {
                 Word::Discover => self.discovers = self.discovers.saturating_add(1),
@@ -146,7 +170,7 @@ impl Open {
 
     /// Whether a server's message is seen where the server was seen first, and not once more elsewhere.
     fn is_first_sight(&mut self, message: &Message<'_>) -> bool {
-        let (server, here) = (message.server(), spot(message.event));
+        let (server, here) = (message.server(), message.spot());
         match self.servers_at.iter().find(|(known, _)| *known == server) {
             Some((_, first)) => *first == here,
             None if self.servers_at.len() == MOST => false,

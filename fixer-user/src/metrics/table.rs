@@ -61,15 +61,15 @@ pub(super) const TABLE: [Family; 8] = [
     },
     Family {
         name: "fixer_events_lost",
-        help: "Events that nobody took in time and were not shown; the counters are not affected",
+        help: "Events that nobody took in time and were not shown; fixer_packets is not affected",
         kind: Kind::Counter,
         unit: "{event}",
         series: Moment::events_lost,
     },
     Family {
         name: "fixer_dhcp_messages",
-        help: "DHCP messages in the events that were shown: with --all in every matched packet, \
-               else in bad ones only; less those in fixer_events_lost",
+        help: "DHCP messages in the events that were read: with --all in every matched packet, else \
+               in bad ones only; less those that the kernel had no room for",
         kind: Kind::Counter,
         unit: "{message}",
         series: Moment::messages,
@@ -90,7 +90,8 @@ pub(super) const TABLE: [Family; 8] = [
     },
     Family {
         name: "fixer_exchanges_forgotten",
-        help: "DHCP exchanges that were forgotten before their end, to make room for others",
+        help: "DHCP exchanges of which nobody knows how they ended: they were forgotten to make room \
+               for others, or seemed unanswered where events were lost",
         kind: Kind::Counter,
         unit: "{exchange}",
         series: Moment::forgotten,

@@ -13,6 +13,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns, unshare};
 
+use crate::names::shown;
+
 /// The label of the namespace that fixer was started in.
 pub const HOST: &str = "host";
 
@@ -155,14 +157,14 @@ impl NetNs {
             source,
         };
         let file = File::open(&spec.path).map_err(error)?;
-        let label = spec.given.as_str().into();
+        let label = shown(&spec.given).into();
         let netns = Self { label, spec: Some(spec.clone()), file: Arc::new(file) };
         // Entering is the only proof that the file is a network namespace, and that we may.
         netns.run(|| ()).map_err(error)?;
         Ok(netns)
     }
 
-    /// Its label in events and metrics.
+    /// Its label in events and metrics, safe to show.
     pub fn label(&self) -> &Arc<str> {
         &self.label
     }

@@ -1,6 +1,9 @@
 //! A namespace in a session: its site, and who hears of what happens there.
 
-use std::{io, mem, time::Instant};
+use std::{
+    io, mem,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -19,7 +22,7 @@ use crate::{
     say::say,
     share::{Door, Listener, Share},
     site::{Outcome, Site, SiteError, change::LINGER},
-    stream::{Source, Writer},
+    stream::{Horizon, Source, Writer},
 };
 
 /// A namespace, and everyone who hears of it.
@@ -29,9 +32,6 @@ pub(super) struct Member {
     /// nothing is missed in it.
     pub(super) is_required: bool,
     source: Source,
-    /// Losses that the stream has told, and that the watchers were told.
-    told: u64,
-    handed: u64,
     /// The place where watchers come in, until the door is opened.
     listener: Option<io::Result<Listener>>,
     shown: Option<Shown>,
@@ -48,13 +48,21 @@ struct Shown {
 pub(super) struct Reader {
     stop: Option<oneshot::Sender<()>>,
     pub(super) task: JoinHandle<()>,
+    horizon: Horizon,
 }
 
 impl Reader {
     fn start(writer: &Writer, ring: Ring, source: &Source, share: &Share) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let follow = writer.clone().follow(ring, source.clone(), share.clone(), stopped);
-        Self { stop: Some(stop), task: tokio::spawn(follow) }
+        let (writer, source, share, horizon) =
+            (writer.clone(), source.clone(), share.clone(), Horizon::default());
+        let follow = writer.follow(ring, source, share, horizon.clone(), stopped);
+        Self { stop: Some(stop), task: tokio::spawn(follow), horizon }
+    }
+
+    /// Until when it has read everything, as long as it reads.
+    fn horizon(&self) -> Option<Duration> {
+        (!self.task.is_finished()).then(|| self.horizon.get())
     }
 
     /// It ends once it has read what there is.
@@ -82,6 +90,11 @@ impl Leaving {
         self.0.retain(|(_, reader)| !reader.task.is_finished());
     }
 
+    /// Until when each has read everything.
+    pub(super) fn horizons(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.0.iter().filter_map(|(_, reader)| reader.horizon())
+    }
+
     /// Those that are not at their end yet.
     pub(super) fn take(&mut self) -> impl Iterator<Item = Reader> + use<> {
         mem::take(&mut self.0).into_iter().map(|(_, reader)| reader)
@@ -91,11 +104,10 @@ impl Leaving {
 impl Member {
     /// A site that nobody hears of yet.
     pub(super) fn new(site: Site, plan: &Plan) -> Self {
-        let source = Source { netns: site.label().clone(), names: site.names.clone() };
+        let source = Source::new(site.label().clone(), site.names.clone());
         let is_required = plan.select().requires(site.spec());
-        let lost = site.lost();
         let (listener, shown) = Default::default();
-        Self { site, is_required, source, told: lost, handed: lost, listener, shown }
+        Self { site, is_required, source, listener, shown }
     }
 
     /// Attaches to what was found.
@@ -210,28 +222,30 @@ impl Member {
         old
     }
 
-    /// Passes on what the programs say, and tells of losses.
-    pub(super) fn tick(&mut self, writer: Option<&Writer>) {
+    /// Passes on what the programs say.
+    pub(super) fn tick(&mut self) {
         self.site.object.flush_log();
         self.site.let_go();
         tell(self.site.look());
-        let mut lost = self.site.lost();
         if let Some(Shown { share, .. }) = &self.shown {
-            share.lose(lost - self.handed);
             share.tick();
-            self.handed = lost;
-            lost += share.missed();
         }
-        let new = lost - self.told;
-        if new > 0 && writer.is_some_and(|writer| writer.lose(&self.source, new)) {
-            self.told = lost;
-        }
+    }
+
+    /// Until when its events were all read, if they are read.
+    pub(super) fn horizon(&self) -> Option<Duration> {
+        self.shown.as_ref()?.reader.as_ref()?.horizon()
+    }
+
+    /// What waits to be shown never will be.
+    pub(super) fn give_up(&self) {
+        self.source.unshown.give_up();
     }
 
     /// What is attached and counted at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.site.snapshot();
-        snapshot.lost += self.shown.as_ref().map_or(0, |shown| shown.share.missed());
+        snapshot.lost += self.source.unshown.dropped();
         if !self.is_required {
             snapshot.missing.clear();
         }

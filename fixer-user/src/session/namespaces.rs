@@ -71,7 +71,7 @@ impl Session {
     pub(super) fn forget_gone(&mut self) {
         let is_over = |member: &mut Member| !member.is_required && member.site.netns().is_none();
         for mut member in self.members.extract_if(.., is_over) {
-            member.tick(self.writer.as_ref());
+            member.tick();
             self.past.add(member.snapshot());
             self.leaving.add(member.reader());
         }

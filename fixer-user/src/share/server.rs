@@ -41,8 +41,6 @@ struct Inner {
     watchers: BTreeMap<u64, Watcher>,
     /// The number of the next watcher.
     next: u64,
-    /// Events that the reader itself had no room for, and that it was not told of yet.
-    missed: u64,
 }
 
 struct Watcher {
@@ -58,8 +56,8 @@ impl Share {
     /// Shares the events of these programs. `own` is the set of verdicts that the reader wants itself,
     /// and the ledger is where it follows exchanges, if it does.
     pub fn new(wanted: Wanted, own: u32, ledger: Ledger) -> Self {
-        let (watchers, next, missed) = Default::default();
-        let inner = Inner { wanted, own, ledger, watchers, next, missed };
+        let (watchers, next) = Default::default();
+        let inner = Inner { wanted, own, ledger, watchers, next };
         Self { inner: Arc::new(Mutex::new(inner)), turn: Arc::default() }
     }
 
@@ -122,7 +120,7 @@ impl Share {
         samples
     }
 
-    /// Tells everyone of events that nobody has seen.
+    /// Tells everyone of events that nobody has seen, behind what was handed out.
     pub fn lose(&self, lost: u64) {
         self.inner().watchers.values_mut().for_each(|watcher| watcher.lost += lost);
     }
@@ -142,16 +140,6 @@ impl Share {
     /// Whether somebody watches.
     pub fn is_watched(&self) -> bool {
         !self.inner().watchers.is_empty()
-    }
-
-    /// The reader itself had no room for so many events.
-    pub fn miss(&self, missed: usize) {
-        self.inner().missed += missed as u64;
-    }
-
-    /// The events that the reader missed.
-    pub fn missed(&self) -> u64 {
-        self.inner().missed
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -71,7 +71,7 @@ mod tests {
             r#""dst":"10.0.3.129","dport":68,"udp_len":308,"checksum":"0x1bc7","#,
             r#""expected":"0x072b","dhcp":{"message_type":"offer","xid":"0x6ce6e42e","#,
             r#""client_mac":"0e:eb:4f:74:8d:15","your_ip":"10.0.3.129","server_id":"10.0.3.1","#,
-            r#""boot_file":null,"next_server":null,"vendor_class":null}}"#,
+            r#""boot_file":null,"next_server":null,"vendor_class":null,"client_id":null}}"#,
             "\n",
         );
         assert_eq!(line(&fixture::event(Verdict::Fixed, |_| ())), expected);
@@ -106,10 +106,14 @@ mod tests {
     #[test]
     fn a_loss_is_a_line_of_its_own() {
         let time = "2026-11-21T10:15:54Z".parse().unwrap();
-        let mut bytes = Vec::new();
-        Json::new(&mut bytes).lost(&Lost { time, netns: HOST.into(), lost: 12 }).unwrap();
-        let expected =
-            b"{\"time\":\"2026-11-21T10:15:54.000000000Z\",\"netns\":\"host\",\"lost\":12}\n";
-        assert_eq!(bytes, expected);
+        let line = |exchanges| {
+            let mut bytes = Vec::new();
+            let lost = Lost { time, netns: HOST.into(), lost: 12, exchanges };
+            Json::new(&mut bytes).lost(&lost).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let start = r#"{"time":"2026-11-21T10:15:54.000000000Z","netns":"host","lost":12"#;
+        assert_eq!(line(0), format!("{start}}}\n"));
+        assert_eq!(line(3), format!("{start},\"exchanges\":3}}\n"));
     }
 }

@@ -64,7 +64,8 @@ impl From<pcap_file::pcapng::PcapNgWriteError> for SinkError {
     }
 }
 
-/// What was found in a packet, in the words of tcpdump: `bad udp cksum 0x1bc7 -> 0x072b! fixed`.
+/// What was found in a packet, in the words of tcpdump, and the verdict: `bad udp cksum 0x1bc7 -> 0x072b!
+/// fixed`, `udp cksum ok valid`, `no cksum unchecked`.
 struct Finding<'a> {
     event: &'a Event,
     /// How the verdict looks; the empty style where it must not.
@@ -76,31 +77,61 @@ impl fmt::Display for Finding<'_> {
         let Self { event, style } = self;
         let verdict = event.verdict;
         let transport = event.packet.transport.unwrap_or(Transport::Udp).name();
-        match verdict {
-            Verdict::Valid => return write!(f, "{transport} cksum {style}ok{style:#}"),
-            Verdict::Unchecked => return write!(f, "{style}no cksum{style:#}"),
-            _ => (),
-        }
-        if let (Some(stored), Some(expected)) = (event.checksum, event.expected) {
-            write!(f, "bad {transport} cksum {stored:#06x} -> {expected:#06x}! ")?;
+        match (verdict, event.checksum, event.expected) {
+            (Verdict::Valid, ..) => write!(f, "{transport} cksum ok ")?,
+            (Verdict::Unchecked, ..) => f.write_str("no cksum ")?,
+            (_, Some(stored), Some(expected)) => {
+                write!(f, "bad {transport} cksum {stored:#06x} -> {expected:#06x}! ")?;
+            }
+            _ => {}
         }
         write!(f, "{style}{}{style:#}", verdict.name())?;
         match verdict {
-            // The two sums have said it all.
-            Verdict::Fixed | Verdict::Partial | Verdict::Corrupt => Ok(()),
+            // The words before it have said it all.
+            Verdict::Valid
+            | Verdict::Unchecked
+            | Verdict::Fixed
+            | Verdict::Partial
+            | Verdict::Corrupt => Ok(()),
             _ => write!(f, ": {}", verdict.row().help),
         }
     }
 }
 
-/// How many events are missing: `12 events were lost`.
-pub(crate) struct Missing(pub u64);
+/// What is missing: `12 events were lost`, `12 events and the ends of 3 exchanges were lost`.
+pub(crate) struct Missing {
+    pub events: u64,
+    pub exchanges: u64,
+}
+
+impl Missing {
+    /// Nothing but events.
+    pub(crate) const fn of_events(events: u64) -> Self {
+        Self { events, exchanges: 0 }
+    }
+}
+
+impl From<&Lost> for Missing {
+    fn from(lost: &Lost) -> Self {
+        Self { events: lost.lost, exchanges: lost.exchanges }
+    }
+}
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            1 => f.write_str("1 event was lost"),
-            lost => write!(f, "{lost} events were lost"),
+        match self.events {
+            1 => f.write_str("1 event")?,
+            events => write!(f, "{events} events")?,
         }
+        match self.exchanges {
+            0 => {}
+            1 => f.write_str(" and the end of 1 exchange")?,
+            exchanges => write!(f, " and the ends of {exchanges} exchanges")?,
+        }
+        f.write_str(if self.events == 1 && self.exchanges == 0 {
+            " was lost"
+        } else {
+            " were lost"
+        })
     }
 }

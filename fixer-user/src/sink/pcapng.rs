@@ -98,7 +98,7 @@ impl<W: Write> Sink for Pcapng<W> {
         let mut options =
             vec![comment(&finding), EnhancedPacketOption::Flags(direction(event.hook))];
         if let Some((lost, _)) = self.lost.remove(&event.netns) {
-            options.push(comment(&format_args!("{} before this packet", Missing(lost))));
+            options.push(comment(&format_args!("{} before this packet", Missing::of_events(lost))));
             options.push(EnhancedPacketOption::DropCount(lost));
         }
         self.writer.write_pcapng_block(EnhancedPacketBlock {
@@ -111,7 +111,11 @@ impl<W: Write> Sink for Pcapng<W> {
         Ok(())
     }
 
+    /// A capture file has no exchanges.
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError> {
+        if lost.lost == 0 {
+            return Ok(());
+        }
         let (count, time) = self.lost.entry(Arc::clone(&lost.netns)).or_insert((0, lost.time));
         (*count, *time) = (count.saturating_add(lost.lost), lost.time);
         Ok(())
@@ -126,7 +130,7 @@ impl<W: Write> Sink for Pcapng<W> {
             // Statistics belong to an interface; which ones lost events nobody knows.
             let interface_id =
                 self.interface(Interface { netns, ifindex: 0, name: "any".into() })?;
-            let comment = CommonOption::Comment(Missing(lost).to_string().into());
+            let comment = CommonOption::Comment(Missing::of_events(lost).to_string().into());
             self.writer.write_pcapng_block(InterfaceStatisticsBlock {
                 interface_id,
                 timestamp: since_1970(time),
@@ -190,7 +194,12 @@ mod tests {
     }
 
     fn lost(netns: &str, lost: u64) -> Lost {
-        Lost { time: "2026-11-21T10:15:54Z".parse().unwrap(), netns: netns.into(), lost }
+        Lost {
+            time: "2026-11-21T10:15:54Z".parse().unwrap(),
+            netns: netns.into(),
+            lost,
+            exchanges: 0,
+        }
     }
 
     #[test]
@@ -231,7 +240,7 @@ mod tests {
         let [packet] = &packets(&blocks)[..] else { panic!("one packet") };
         assert_eq!((packet.data.len(), packet.original_len), (64, 346));
         assert_eq!(packet.data[12..18], [0x81, 0x00, 0x00, 0x05, 0x08, 0x00]);
-        assert_eq!(packet.options[0], comment(&"udp cksum ok"));
+        assert_eq!(packet.options[0], comment(&"udp cksum ok valid"));
     }
 
     #[test]

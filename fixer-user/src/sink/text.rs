@@ -46,8 +46,7 @@ impl<W: Write> Sink for Text<W> {
     }
 
     fn lost(&mut self, lost: &Lost) -> Result<(), SinkError> {
-        let Lost { time, netns, lost } = lost;
-        let missing = Missing(*lost);
+        let (missing, Lost { time, netns, .. }) = (Missing::from(lost), lost);
         match &**netns {
             HOST => self.line(format_args!("{} {missing}", TimeOfDay(*time))),
             netns => self.line(format_args!("{} {netns}: {missing}", TimeOfDay(*time))),
@@ -135,8 +134,10 @@ fn dhcp(f: &mut fmt::Formatter<'_>, message: &Dhcp) -> fmt::Result {
         Xid::V6(_) => "DHCPv6",
     };
     write!(f, ", {protocol} {} xid {}", message.message_type, message.xid)?;
-    if let Some(client) = message.client_mac {
-        write!(f, " client {client}")?;
+    match (&message.client_mac, &message.client_id) {
+        (Some(client), _) => write!(f, " client {client}")?,
+        (None, Some(client)) => write!(f, " client-id {client}")?,
+        (None, None) => {}
     }
     if let Some(address) = message.your_ip {
         write!(f, " your-ip {address}")?;
@@ -187,8 +188,8 @@ mod tests {
         expect(Verdict::Fixed, "bad udp cksum 0x1bc7 -> 0x072b! fixed");
         expect(Verdict::Partial, "bad udp cksum 0x1bc7 -> 0x072b! partial");
         expect(Verdict::Corrupt, "bad udp cksum 0x1bc7 -> 0x072b! corrupt");
-        expect(Verdict::Valid, "udp cksum ok");
-        expect(Verdict::Unchecked, "no cksum");
+        expect(Verdict::Valid, "udp cksum ok valid");
+        expect(Verdict::Unchecked, "no cksum unchecked");
         expect(
             Verdict::Failed,
             "bad udp cksum 0x1bc7 -> 0x072b! failed: a kernel helper refused; the packet is intact",
@@ -215,6 +216,16 @@ mod tests {
         let mut event = fixture::event(Verdict::Valid, |_| ());
         event.netns = "pod".into();
         assert!(line(&event).starts_with("10:15:53.015772 pod/virbr0 egress IP "));
+    }
+
+    #[test]
+    fn a_client_without_a_mac_is_told_by_its_id() {
+        let duid = [0, 2, 0, 0, 0xab, 0x11, 7];
+        let mut event = fixture::event(Verdict::Valid, |_| ());
+        let solicit = [&[1, 1, 2, 3, 0, 1, 0, duid.len() as u8], &duid[..]].concat();
+        event.dhcp = Dhcp::decode([546, 547], &solicit);
+        let end = ", DHCPv6 solicit xid 0x010203 client-id 00:02:00:00:ab:11:07\n";
+        assert!(line(&event).ends_with(end), "{}", line(&event));
     }
 
     #[test]
@@ -256,12 +267,16 @@ mod tests {
 
     #[test]
     fn a_loss_is_a_line_of_its_own() {
-        let lost = |netns: &str, lost| {
+        let lost = |netns: &str, lost, exchanges| {
             let time = "2026-11-21T10:15:54.000001999Z".parse().unwrap();
-            let lost = Lost { time, netns: netns.into(), lost };
+            let lost = Lost { time, netns: netns.into(), lost, exchanges };
             written(true, |text| text.lost(&lost).unwrap())
         };
-        assert_eq!(lost(HOST, 12), "10:15:54.000001 12 events were lost\n");
-        assert_eq!(lost("pod", 1), "10:15:54.000001 pod: 1 event was lost\n");
+        assert_eq!(lost(HOST, 12, 0), "10:15:54.000001 12 events were lost\n");
+        assert_eq!(lost("pod", 1, 0), "10:15:54.000001 pod: 1 event was lost\n");
+        let words = "10:15:54.000001 1 event and the end of 1 exchange were lost\n";
+        assert_eq!(lost(HOST, 1, 1), words);
+        let words = "10:15:54.000001 2 events and the ends of 3 exchanges were lost\n";
+        assert_eq!(lost(HOST, 2, 3), words);
     }
 }

@@ -96,7 +96,7 @@ impl Ears {
 impl Ear {
     fn new(speaker: Speaker, wish: Wish, sender: Sender<News>) -> Self {
         let (netns, feed) = (Arc::clone(speaker.netns.label()), speaker.feed);
-        let source = Source { netns: Arc::clone(&netns), names: speaker.names };
+        let source = Source::new(Arc::clone(&netns), speaker.names);
         let feeder = Feeder::new(speaker.netns, feed, wish);
         let listener = Listener { feeder, source, sender };
         let task = tokio::spawn(listener.listen()).abort_handle();
@@ -143,7 +143,8 @@ impl Listener {
                 self.tell(What::Events(events)).await;
             }
             if received.lost > 0 {
-                self.tell(What::Lost(received.lost)).await;
+                let now = Clock::monotonic().unwrap_or(Duration::MAX);
+                self.tell(What::Lost(received.lost, now)).await;
             }
             if let Some(follows) = received.follows {
                 let voice = if follows { Voice::Whole } else { Voice::Half };

@@ -269,7 +269,7 @@ fn exchanges_are_held_with_the_picture() {
     press(&mut state, &[Char('p')]);
     let held = frame(&state, 80, 24);
     hear(&mut state, What::Events(vec![said(0x17, 241.0, "discover")]));
-    hear(&mut state, What::Lost(3));
+    hear(&mut state, What::Lost(3, Duration::ZERO));
     assert_eq!(frame(&state, 80, 24), held);
     press(&mut state, &[Char('p')]);
     let shown = frame(&state, 80, 24);

@@ -50,8 +50,8 @@ pub struct News {
 pub enum What {
     /// Events.
     Events(Vec<Event>),
-    /// So many events are missing.
-    Lost(u64),
+    /// So many events are missing; all of them had come by this moment on `CLOCK_MONOTONIC`.
+    Lost(u64, Duration),
     /// What can be heard has changed.
     Voice(Voice),
     /// There is nobody any more.
@@ -116,7 +116,10 @@ impl Heard {
                 let is_whole = self.voices.get(&from) == Some(&Voice::Whole);
                 events.iter().for_each(|event| self.event(event, is_whole));
             }
-            What::Lost(lost) => self.lost(&from.0, lost),
+            What::Lost(lost, until) => {
+                self.lost(&from.0, lost);
+                self.tracker.doubt(&from.0, until);
+            }
             What::Voice(voice) => drop(self.voices.insert(from, voice)),
             What::Gone => drop(self.voices.remove(&from)),
         }
@@ -139,7 +142,7 @@ impl Heard {
     fn lost(&mut self, netns: &str, lost: u64) {
         let Some(Now { time, .. }) = self.now else { return };
         let netns = if netns == HOST { String::new() } else { format!("{netns}: ") };
-        self.tell("", format!("{} {netns}{}", time_of(time), Missing(lost)));
+        self.tell("", format!("{} {netns}{}", time_of(time), Missing::of_events(lost)));
     }
 
     fn tell(&mut self, interface: &str, line: String) {

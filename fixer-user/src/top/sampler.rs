@@ -23,8 +23,8 @@ use crate::{
     },
     cli::{Hooks, Select},
     cmd::checks,
-    event::{Clock, printable},
-    names::Names,
+    event::Clock,
+    names::{Names, shown},
     net::netns::NetNs,
     share::Feed,
 };
@@ -142,7 +142,7 @@ fn reading(netns: &NetNs, there: &Resident, counts: Counts) -> Reading {
     };
     let place = Place {
         netns: netns.label().clone(),
-        interface: printable(there.interface.as_bytes()),
+        interface: shown(&there.interface),
         ifindex: there.ifindex,
         hook: there.hook,
     };

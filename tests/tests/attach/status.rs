@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use fixer_common::verdict;
 use fixer_tests::command::{hooks, on_bridge};
 use fixer_user::{
     bpf::resident::residents,
@@ -60,6 +61,16 @@ fn a_table_says_who_holds_what() -> Result<()> {
         got[1..].sort();
         ensure!(got == wanted, "{got:#?}, not {wanted:#?}");
         let entries = entries(netns)?;
+        for entry in &entries {
+            // Also before there is anything to count, every verdict is there.
+            let verdicts: Vec<_> = entry["packets"].as_object().into_iter().flatten().collect();
+            ensure!(verdicts.len() == verdict::TABLE.len(), "{entry}");
+            let is_known = |name: &str| verdict::TABLE.iter().any(|row| row.name == name);
+            ensure!(verdicts.iter().all(|(name, _)| is_known(name)), "{entry}");
+            let is_bridge = entry["interface"] == BRIDGE;
+            let is_zero = verdicts.iter().all(|(_, count)| **count == 0);
+            ensure!(is_bridge != is_zero, "{entry}");
+        }
         let entry = entries.iter().find(|entry| entry["interface"] == BRIDGE);
         let is_run = |entry: &serde_json::Value| {
             entry["held_by"] == "run" && entry["pid"] == pid.as_raw() && entry["mode"] == mode

@@ -113,8 +113,8 @@ impl Event {
     fn finding(&self) -> String {
         let sum = |key: &str| self.packet.said[key].as_str().unwrap_or_default();
         match self.verdict {
-            "valid" => "udp cksum ok".to_owned(),
-            "unchecked" => "no cksum".to_owned(),
+            "valid" => "udp cksum ok valid".to_owned(),
+            "unchecked" => "no cksum unchecked".to_owned(),
             bad => format!("bad udp cksum {} -> {}! {bad}", sum("checksum"), sum("expected")),
         }
     }
@@ -139,6 +139,7 @@ impl Event {
             ("", "message_type"),
             ("xid ", "xid"),
             ("client ", "client_mac"),
+            ("client-id ", if packet.dhcp("client_mac").is_null() { "client_id" } else { "" }),
             ("your-ip ", "your_ip"),
             ("server ", "server_id"),
             ("next-server ", "next_server"),

@@ -146,11 +146,12 @@ fn said(words: &str, frame: &[u8]) -> Result<Value> {
     let dst = tokens.next_back().context("a destination")?;
     let src = tokens.nth_back(1).context("a source")?;
     let ((src, sport), (dst, dport)) = (endpoint(src)?, endpoint(dst)?);
-    let (udp_len, dhcp) = match message.strip_prefix("dhcp6 ") {
+    let (udp_len, mut dhcp) = match message.strip_prefix("dhcp6 ") {
         Some(message) => (between(headers, "payload length: ", ")")?.parse()?, six(message)?),
         None => (8 + between(message, "length ", ",")?.parse::<u16>()?, four(message)?),
     };
     let at = frame.len() - usize::from(udp_len) + 6;
+    dhcp["client_id"] = json!(client_id(&frame[at + 2..], message.starts_with("dhcp6 ")));
     let [checksum, expected] = match finding.strip_prefix("bad udp cksum ") {
         Some(sums) => {
             let (stored, right) = sums.trim_end_matches('!').split_once(" -> ").context("sums")?;
@@ -192,6 +193,28 @@ fn four(text: &str) -> Result<Value> {
         "boot_file": boot_file(text),
         "vendor_class": quoted(text, "Vendor-Class (60), length "),
     }))
+}
+
+/// How the client calls itself. tcpdump says it in words, and not all of it, so here it is read once more.
+fn client_id(message: &[u8], is_six: bool) -> Option<String> {
+    let (mut options, code, header) = match is_six {
+        true => (&message[4..], 1, 4),
+        false => (&message[240..], 61, 2),
+    };
+    while options.len() >= header {
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let (found, len) = (number(&options[..header / 2]), number(&options[header / 2..header]));
+        if found == code {
+            let bytes = options[header..header + len].iter().map(|byte| format!("{byte:02x}"));
+            return Some(bytes.collect::<Vec<_>>().join(":"));
+        }
+        match found {
+            0 if !is_six => options = &options[1..],
+            255 if !is_six => return None,
+            _ => options = &options[header + len..],
+        }
+    }
+    None
 }
 
 /// The option or else the field, unless that holds options.

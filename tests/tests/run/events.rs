@@ -34,7 +34,7 @@ const KEYS: [&str; 17] = [
 ];
 
 /// The keys of the DHCP message in it.
-const DHCP_KEYS: [&str; 8] = [
+const DHCP_KEYS: [&str; 9] = [
     "message_type",
     "xid",
     "client_mac",
@@ -43,6 +43,7 @@ const DHCP_KEYS: [&str; 8] = [
     "boot_file",
     "next_server",
     "vendor_class",
+    "client_id",
 ];
 
 /// A tcpdump that tells the replies of the server on an interface.
@@ -215,7 +216,9 @@ fn valid_then_partial(scene: &Scene) -> Result<()> {
 
 #[test]
 fn valid_packets_are_shown_on_demand_and_counted_always() -> Result<()> {
-    for (arguments, shown) in [(&[][..], &["fixed"][..]), (&["--all"], &["ok", "fixed"])] {
+    for (arguments, shown) in
+        [(&[][..], &["fixed"][..]), (&["--all"], &["cksum ok valid", "fixed"])]
+    {
         let scene = scene()?;
         let fixer = on_bridge(&scene.host, arguments)?;
         valid_then_partial(&scene)?;

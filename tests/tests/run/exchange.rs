@@ -248,7 +248,7 @@ fn counted(lines: &[String]) -> BTreeMap<String, u64> {
 }
 
 /// What the metrics say of the messages.
-fn exported(body: &str) -> Result<BTreeMap<String, u64>> {
+pub fn exported(body: &str) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     for line in body.lines().filter(|line| line.starts_with("fixer_dhcp_messages_total{")) {
         let (labels, count) = line.rsplit_once(' ').context("a value")?;
@@ -260,7 +260,7 @@ fn exported(body: &str) -> Result<BTreeMap<String, u64>> {
 }
 
 /// Asks for the metrics until they are as they must be.
-fn until(scene: &Scene, is_so: impl Fn(&str) -> Result<bool>) -> Result<String> {
+pub fn until(scene: &Scene, is_so: impl Fn(&str) -> Result<bool>) -> Result<String> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let body = get(&scene.host, "/metrics")?.body;
@@ -305,7 +305,7 @@ fn every_message_is_counted_that_tcpdump_sees() -> Result<()> {
 }
 
 /// The number of a metric without an interface.
-fn number(body: &str, name: &str) -> Result<u64> {
+pub fn number(body: &str, name: &str) -> Result<u64> {
     let start = format!("{name}{{netns=\"host\"}} ");
     let line = body.lines().find_map(|line| line.strip_prefix(&start));
     Ok(line.with_context(|| format!("no {name} in {body}"))?.parse()?)

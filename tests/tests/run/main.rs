@@ -1,6 +1,7 @@
 //! `fixer run` as it was built, on a bridge with a real dnsmasq behind it and a strict client before
 //! it.
 
+mod behind;
 mod ending;
 mod events;
 mod exchange;

@@ -30,7 +30,7 @@ fn it_shows_what_the_run_shows() -> Result<()> {
             line.wait("\"ack\"")?;
             line.wait("\"fixed\"")?;
         }
-        all.stdout.wait(" udp cksum ok")?;
+        all.stdout.wait(" udp cksum ok valid")?;
         let ended = all.stop(Signal::SIGTERM)?.ok()?;
         ensure!(ended.stdout.len() == 5, "{ended:?}");
         ensure!(ended.stdout[4] == "br0 egress: 3 fixed, 1 valid", "{ended:?}");

@@ -7,7 +7,7 @@ use dhcproto::v4::{
     borrowed::{DhcpOptionIterator, Message},
 };
 
-use super::{Dhcp, Mac, ServerId, Xid, string};
+use super::{Dhcp, Id, Mac, ServerId, Xid, string};
 
 /// The field `sname`: the server's name, or more options.
 const SNAME: Range<usize> = 44..108;
@@ -27,7 +27,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Dhcp> {
         Opcode::BootReply => "bootp-reply",
         Opcode::Unknown(_) => return None,
     };
-    let options = Options::of(&message, payload);
+    let options = Options::of(payload);
     // dhcproto trusts the length of the hardware address, so it is only asked for when that is right.
     let client = (message.hlen() == 6).then(|| message.chaddr());
     Some(Dhcp {
@@ -40,6 +40,7 @@ pub(super) fn decode(payload: &[u8]) -> Option<Dhcp> {
             .or_else(|| string(message.fname()).filter(|_| !options.overload.file())),
         next_server: specified(message.siaddr()),
         vendor_class: string(&options.vendor_class),
+        client_id: Id::new(&options.client_id),
     })
 }
 
@@ -51,30 +52,32 @@ struct Options {
     server_id: Vec<u8>,
     boot_file: Vec<u8>,
     vendor_class: Vec<u8>,
+    client_id: Vec<u8>,
 }
 
 impl Options {
     /// Reads the options, then those in `file`, then those in `sname` (RFC 2131, section 4.1).
-    fn of(message: &Message<'_>, payload: &[u8]) -> Self {
+    fn of(payload: &[u8]) -> Self {
         let mut options = Self::default();
-        options.read(message.opts());
+        options.read(payload.get(COOKIE.end..).unwrap_or_default());
         let overload = options.overload;
         let fields = [(overload.file(), FILE), (overload.sname(), SNAME)];
         for (_, field) in fields.into_iter().filter(|(overloaded, _)| *overloaded) {
-            options.read(DhcpOptionIterator::new(payload.get(field).unwrap_or_default()));
+            options.read(payload.get(field).unwrap_or_default());
         }
         // What the fields themselves say about overloading means nothing.
         Self { overload, ..options }
     }
 
     /// An option that comes more than once is one long option (RFC 3396, section 7).
-    fn read(&mut self, options: DhcpOptionIterator<'_>) {
-        for option in options {
+    fn read(&mut self, options: &[u8]) {
+        for option in DhcpOptionIterator::new(whole(options)) {
             let place = match option.code() {
                 OptionCode::MessageType => &mut self.message_type,
                 OptionCode::ServerIdentifier => &mut self.server_id,
                 OptionCode::BootfileName => &mut self.boot_file,
                 OptionCode::ClassIdentifier => &mut self.vendor_class,
+                OptionCode::ClientIdentifier => &mut self.client_id,
                 OptionCode::OptionOverload => {
                     self.overload = Overload(option.data().first().copied().unwrap_or_default());
                     continue;
@@ -98,6 +101,25 @@ impl Overload {
     fn sname(self) -> bool {
         matches!(self.0, 2 | 3)
     }
+}
+
+/// Options up to the first that is cut short. dhcproto joins an option that comes again at once with the one
+/// before, and drops both if the second is cut.
+fn whole(options: &[u8]) -> &[u8] {
+    const PAD: u8 = 0;
+    const END: u8 = 255;
+    let mut at = 0;
+    let is_whole = loop {
+        match options.get(at..) {
+            Some([PAD, ..]) => at += 1,
+            None | Some([] | [END, ..]) => break true,
+            Some([_, len, data @ ..]) if data.len() >= usize::from(*len) => {
+                at += 2 + usize::from(*len);
+            }
+            Some(_) => break false,
+        }
+    };
+    if is_whole { options } else { &options[..at] }
 }
 
 fn specified(address: Ipv4Addr) -> Option<Ipv4Addr> {
@@ -153,6 +175,7 @@ mod tests {
                 boot_file: None,
                 next_server: None,
                 vendor_class: None,
+                client_id: None,
             }
         );
     }
@@ -215,6 +238,42 @@ mod tests {
         message.extend_from_slice(b"\x3c\x02PX\x3c\x01E\x35\x01\x02\x3c\x03Cli\xff");
         assert_eq!(decoded(&message).vendor_class.as_deref(), Some("PXECli"));
         assert_eq!(decoded(&message).message_type, "offer");
+    }
+
+    #[test]
+    fn what_comes_before_a_cut_is_told() {
+        let cut = |options: &[u8]| {
+            let mut message = fixture::offer();
+            message.truncate(240);
+            message.extend_from_slice(options);
+            decoded(&message)
+        };
+        for end in [&b""[..], b"\x35", b"\x35\x01", b"\x3c", b"\x3c\x03Cl", b"\x3d\xc8\x01"] {
+            let dhcp = cut(&[b"\x3c\x03PXE\0\x35\x01\x01", end].concat());
+            assert_eq!(dhcp.message_type, "discover", "{end:?}");
+            assert_eq!(dhcp.vendor_class.as_deref(), Some("PXE"), "{end:?}");
+        }
+        assert_eq!(cut(b"\x3c\x03PXE\x3c\xc8Cl").vendor_class.as_deref(), Some("PXE"));
+        // What comes behind the end is none of them.
+        assert_eq!(cut(b"\x35\x01\x01\xff\x35\x01").message_type, "discover");
+        // A field that holds options may be cut as well.
+        let field = offer_with(|message| {
+            message.opts_mut().clear();
+            message.opts_mut().insert(DhcpOption::OptionOverload(1));
+            message.set_fname(&[&[53, 1, 5][..], &[0; 123], &[53, 1]].concat());
+        });
+        assert_eq!(decoded(&field).message_type, "ack");
+    }
+
+    #[test]
+    fn a_client_may_have_an_id() {
+        let with = |id: &[u8]| {
+            let id = DhcpOption::ClientIdentifier(id.to_vec());
+            let dhcp = decoded(&offer_with(|message| drop(message.opts_mut().insert(id))));
+            dhcp.client_id.map(|id| id.to_string())
+        };
+        assert_eq!(with(&[255, 0, 2, 0xab]).as_deref(), Some("ff:00:02:ab"));
+        assert_eq!(with(&[]), None);
     }
 
     #[test]

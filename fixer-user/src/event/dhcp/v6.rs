@@ -10,7 +10,7 @@ use dhcproto::{
     v6::{MessageType, OptionCode},
 };
 
-use super::{Dhcp, Mac, ServerId, Xid, string};
+use super::{Dhcp, Id, Mac, ServerId, Xid, string};
 
 /// In a relay's message: hop count, link address and peer address, in bytes.
 const RELAY_HEADER: usize = 1 + 16 + 16;
@@ -44,10 +44,11 @@ fn message(message_type: &'static str, rest: &[u8]) -> Option<Dhcp> {
         xid: Xid::V6(u32::from_be_bytes([0, xid[0], xid[1], xid[2]])),
         client_mac: duid(OptionCode::ClientId).and_then(mac),
         your_ip: address(options).map(Into::into),
-        server_id: duid(OptionCode::ServerId).map(|duid| ServerId::Duid(duid.to_vec())),
+        server_id: duid(OptionCode::ServerId).and_then(Id::new).map(ServerId::Duid),
         boot_file: find(options, OptionCode::OptBootfileUrl).and_then(string),
         next_server: None,
         vendor_class: find(options, OptionCode::VendorClass).and_then(vendor_class),
+        client_id: duid(OptionCode::ClientId).and_then(Id::new),
     })
 }
 
@@ -168,10 +169,11 @@ mod tests {
             xid: Xid::V6(0xab002e),
             client_mac: Some(Mac(MAC)),
             your_ip: Some("2001:db8::129".parse().unwrap()),
-            server_id: Some(ServerId::Duid(SERVER.to_vec())),
+            server_id: Id::new(&SERVER).map(ServerId::Duid),
             boot_file: Some("tftp://[2001:db8::1]/boot.efi".into()),
             next_server: None,
             vendor_class: Some("HTTP\u{fffd}Client".into()),
+            client_id: Id::new(&[&[0, 1, 0, 1, 9, 9, 9, 9], &MAC[..]].concat()),
         }
     }
 
@@ -222,6 +224,16 @@ mod tests {
         assert_eq!(mac(&[&[0, 3, 0, 1], &MAC[..5]].concat()), None);
     }
 
+    /// A DUID of an enterprise (systemd-networkd's own) and one of a UUID have no address in them.
+    #[test]
+    fn a_client_without_an_address_has_an_id() {
+        for duid in [&[0, 2, 0, 0, 0xab, 0x11, 7, 8][..], &[&[0, 4][..], &[0x5a; 16]].concat()] {
+            let option = [&[1, 1, 2, 3, 0, 1, 0, duid.len() as u8], duid].concat();
+            let dhcp = decode(&option).unwrap();
+            assert_eq!((dhcp.client_mac, dhcp.client_id), (None, Id::new(duid)));
+        }
+    }
+
     #[test]
     fn what_is_no_dhcp_is_none() {
         assert_eq!(decode(&[]), None);
@@ -234,7 +246,7 @@ mod tests {
     fn what_is_not_wanted_is_not_looked_into() {
         let short_vendor_options = [2, 1, 2, 3, 0, 17, 0, 3, 1, 2, 3, 0, 2, 0, 1, 9];
         let server_id = decode(&short_vendor_options).unwrap().server_id;
-        assert_eq!(server_id, Some(ServerId::Duid(vec![9])));
+        assert_eq!(server_id, Id::new(&[9]).map(ServerId::Duid));
     }
 
     #[test]
