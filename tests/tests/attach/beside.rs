@@ -1,5 +1,7 @@
 //! Two at one interface: one of them attaches, the other says so and stops.
 
+use std::time::Instant;
+
 use anyhow::{Result, ensure};
 use fixer_tests::command::{Running, fixer, hooks, on_bridge};
 use fixer_user::{
@@ -8,7 +10,7 @@ use fixer_user::{
 };
 use nix::sys::signal::Signal;
 
-use crate::{entries, nothing_is_left, private_mounts, run};
+use crate::{PATIENCE, entries, nothing_is_left, private_mounts, run};
 
 /// Both start at the same moment, again and again.
 #[test]
@@ -26,7 +28,9 @@ fn of_two_that_start_together_one_is_attached() -> Result<()> {
             [Running::start(&netns, fixer(&run_it)?)?, Running::start(&netns, fixer(second)?)?];
         let [first, second] = &mut both;
         // Whoever loses ends by itself, and so does an `attach` that wins.
+        let deadline = Instant::now() + PATIENCE;
         let lost = loop {
+            ensure!(Instant::now() < deadline, "round {round}: neither of them ends");
             if let Some(place) = [&mut *first, &mut *second].iter_mut().position(|it| it.is_over())
             {
                 break place;
