@@ -5,6 +5,7 @@ pub mod baked;
 pub mod counters;
 pub mod load;
 pub mod pin;
+mod query;
 pub mod remedy;
 pub mod resident;
 pub mod ring;

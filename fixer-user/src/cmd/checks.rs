@@ -13,6 +13,7 @@ use crate::{
         named::{Choice, named},
         netns::{NetNs, Spec},
         select::Pattern,
+        turn::{LONG, Turn},
     },
     privileges::{self, Act},
     proof::prove,
@@ -88,6 +89,13 @@ pub fn matching(select: &Select) -> io::Result<Vec<Spec>> {
         select.globs().any(|glob| glob.is_match(name)) && spec.present().is_some()
     };
     Ok(named()?.into_iter().filter(is_taken).collect())
+}
+
+/// Waits until nobody else changes what is attached in a namespace, as long as any command does. Who has
+/// begun has other things to do, and waits for a moment only.
+pub fn wait_for_others(netns: &NetNs) -> Result<()> {
+    let turn = netns.run(|| Turn::wait(LONG)).flatten();
+    turn.map(drop).with_context(|| format!("cannot lock the network namespace '{netns}'"))
 }
 
 /// What is attached in a namespace: to the interfaces that are selected, or to any if none is.

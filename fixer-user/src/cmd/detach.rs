@@ -88,7 +88,7 @@ fn detach<'a>(
         let (mut gone, mut held) = (Vec::new(), None);
         for there in meant {
             match there.holder {
-                Holder::Run(_) | Holder::Unknown => {
+                Holder::Run(_) | Holder::Elsewhere | Holder::Unknown => {
                     held = held.or(Some(there).filter(|_| !args.all));
                     continue;
                 }

@@ -30,6 +30,9 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     let config = checks::proven(&args.what, args.config(verbose > 1))?;
     let plan = Plan::new(args, config);
     checks::open_many_files();
+    for netns in &namespaces {
+        checks::wait_for_others(netns)?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref()));
     // A request for metrics that is still open must not keep us.

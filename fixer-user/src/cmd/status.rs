@@ -70,7 +70,7 @@ impl Entry {
         let (pid, abi) = match there.holder {
             Holder::Run(pid) => (Some(pid), None),
             Holder::Attach(version) => (None, Some(version)),
-            Holder::Unknown | Holder::Nobody => (None, None),
+            Holder::Elsewhere | Holder::Unknown | Holder::Nobody => (None, None),
         };
         Json {
             netns: netns.label(),

@@ -5,6 +5,7 @@
 
 mod beside;
 mod globs;
+mod hidden;
 mod killed;
 mod refused;
 mod status;
