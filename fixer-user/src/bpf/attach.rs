@@ -107,6 +107,12 @@ pub enum AttachError {
         /// Who holds it.
         holder: Holder,
     },
+    /// The interface is not there any more under its name.
+    #[error("{interface} went away, or got another name, while it was to be attached")]
+    Gone {
+        /// The interface's name.
+        interface: String,
+    },
     /// It could not be found out who is there.
     #[error("cannot look at what is attached already: {0}")]
     Look(#[from] io::Error),

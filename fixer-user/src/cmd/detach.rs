@@ -8,6 +8,8 @@ use super::{Outcome, checks};
 use crate::{
     bpf::{
         attach::AttachError,
+        gone,
+        halfway::{Change, Halfway},
         pin::Pins,
         resident::{Holder, Resident, settled},
     },
@@ -19,6 +21,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
+    say::say,
     site::place,
 };
 
@@ -35,6 +38,7 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         let names = || links.iter().map(|link| (link.ifindex, link.name.as_str()));
+        checks::tell_halfway(&netns, &turn)?;
         let there = netns.run(|| settled(names()))??;
         let is_meant = |there: &&Resident| {
             let link = links.iter().find(|link| link.ifindex == there.ifindex);
@@ -42,6 +46,13 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             args.hook.each().contains(&there.hook) && link.is_some_and(selected)
         };
         let _hurry = Hurry::for_many(there.len());
+        for pins in &every {
+            let before = pins.of_these(&there).count();
+            let meant = pins.of_these(&there).filter(is_meant).count();
+            if meant > 1 {
+                pins.mark(&Halfway { meant, change: Change::Detach(before) })?;
+            }
+        }
         let (gone, held) = detach(args, &netns, (&turn, &every), there.iter().filter(is_meant))?;
         let left = netns.run(|| settled(names()))??;
         for there in &gone {
@@ -61,10 +72,14 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             unknown.remove(there.interface.as_str());
             count += 1;
         }
-        every.iter().try_for_each(|pins| pins.tidy(&left))?;
+        every.iter().try_for_each(|pins| pins.tidy(&left).and_then(|()| pins.unmark()))?;
         if let Some(held) = held {
             bail!(AttachError::from(held));
         }
+    }
+    if args.all {
+        let removed = gone::remove()?;
+        removed.iter().for_each(|inode| say(gone_with(*inode)));
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
@@ -104,6 +119,11 @@ fn detach<'a>(
         }
         Ok((gone, held))
     })?
+}
+
+/// What is said of the pins that a namespace left.
+pub(super) fn gone_with(inode: u64) -> String {
+    format!("removed the pins of a network namespace that is gone (its number was {inode})")
 }
 
 fn verb(there: &Resident) -> &'static str {

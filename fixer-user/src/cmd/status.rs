@@ -12,7 +12,7 @@ use crate::{
         resident::{Holder, Resident, settled},
     },
     cli,
-    net::netns::NetNs,
+    net::{netns::NetNs, turn::Turn},
     privileges,
     summary::counts,
 };
@@ -22,6 +22,9 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     checks::privileges(privileges::TO_LOOK, &args.select, None)?;
     let mut entries = Vec::new();
     for netns in checks::namespaces(&args.select)? {
+        let turn = netns.run(Turn::take).flatten().context("cannot lock the namespace")?;
+        checks::tell_halfway(&netns, &turn)?;
+        drop(turn);
         let look = |links: &[(u32, &str)]| settled(links.iter().copied());
         for there in checks::attached(&args.select, args.hook, &netns, look)? {
             let counted = there.counted().context("cannot read the counters")?;
