@@ -72,6 +72,8 @@ exec unshare --cgroup --uts --ipc --pid --fork --kill-child sh -c '
     mount -t proc proc proc
     mount -t sysfs sysfs sys
     mount -t cgroup2 cgroup2 sys/fs/cgroup
+    # As systemd mounts it, where it takes itself for the first of a machine.
+    mount -t bpf -o mode=0700 bpf sys/fs/bpf
     mount --rbind /dev dev
     mount -t tmpfs run run
     pivot_root . old
@@ -249,6 +251,32 @@ fn the_unit_serves_reloads_is_watched_and_stops() -> Result<()> {
 
     machine.systemctl(&["stop", UNIT])?;
     ensure!(machine.show("ActiveState")? == "inactive" && machine.show("Result")? == "success");
+    ensure!(machine.attached(0)?, "{:?}", hooks(&scene.host, BRIDGE)?);
+    Ok(())
+}
+
+/// A filter of a clsact qdisc outlives the process. The next one, whose user may not see the pins, takes it
+/// for what it is.
+#[test]
+fn the_unit_that_was_killed_starts_again_where_its_filter_is() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new()?;
+    let machine = Machine::boot(&scene, built()?, "")?;
+    machine.until("active", || Ok(machine.show("ActiveState")? == "active"))?;
+    let config = format!("/proc/{}/root/etc/fixer/fixer.toml", machine.first()?);
+    fs::write(&config, "auto = true\nattach-mode = 'clsact'\nevents = 'none'\n")?;
+    machine.systemctl(&["restart", UNIT])?;
+    // One filter, and its qdisc.
+    ensure!(machine.attached(2)?, "{:?}", hooks(&scene.host, BRIDGE)?);
+    let main = machine.main()?;
+    kill(main, Signal::SIGKILL)?;
+    machine.until("started anew", || {
+        Ok(machine.show("ActiveState")? == "active" && machine.main()? != main)
+    })?;
+    ensure!(machine.show("NRestarts")? == "1", "{}", machine.show("NRestarts")?);
+    ensure!(machine.attached(2)?, "{:?}", hooks(&scene.host, BRIDGE)?);
+    fixes(&scene)?;
+    machine.systemctl(&["stop", UNIT])?;
     ensure!(machine.attached(0)?, "{:?}", hooks(&scene.host, BRIDGE)?);
     Ok(())
 }

@@ -19,7 +19,7 @@ use nix::net::if_::if_nametoindex;
 use super::{
     load::{LoadError, Object},
     remedy::{Explained, errno},
-    resident::{Holder, Resident, settled},
+    resident::{Holder, Resident, residents_at, settled},
 };
 use crate::net::{
     claim::Claim,
@@ -107,6 +107,12 @@ pub enum AttachError {
         /// Who holds it.
         holder: Holder,
     },
+    /// The interface is not there any more under its name.
+    #[error("{interface} went away, or got another name, while it was to be attached")]
+    Gone {
+        /// The interface's name.
+        interface: String,
+    },
     /// It could not be found out who is there.
     #[error("cannot look at what is attached already: {0}")]
     Look(#[from] io::Error),
@@ -137,6 +143,11 @@ fn held_by(interface: &str, holder: Holder) -> String {
             abi::VERSION
         ),
         Holder::Run(pid) => format!("held by the `fixer run` with process id {pid}; stop that first"),
+        Holder::Elsewhere => {
+            "held by a `fixer run` in another pid namespace (a container, or the host of this one); \
+             stop that first"
+                .to_owned()
+        }
         Holder::Unknown | Holder::Nobody => {
             "held by a process or a pin that cannot be seen from here; stop that `fixer run`, or use \
              `fixer detach` where /sys/fs/bpf has its pins"
@@ -157,22 +168,43 @@ impl From<&Resident> for AttachError {
     }
 }
 
-/// The right to attach in a namespace, and who was there when it was got.
+/// The right to attach in a namespace.
 #[derive(Debug)]
 pub struct Batch {
     turn: Turn,
-    there: Vec<Resident>,
 }
 
 impl Batch {
-    /// Waits for its turn in the calling thread's namespace, but not long, and looks at these interfaces
-    /// in one go.
+    /// Waits for its turn in the calling thread's namespace, but not long, and until links at these
+    /// interfaces whose last holder is gone have gone too.
     pub fn begin<'a>(
         links: impl Iterator<Item = (u32, &'a str)> + Clone,
     ) -> Result<Self, AttachError> {
         let turn = Turn::wait(SHORT)?;
-        Ok(Self { turn, there: settled(links)? })
+        settled(links)?;
+        Ok(Self { turn })
     }
+}
+
+/// Makes room at a hook, right before something is put there: a turn may have been given up, and then
+/// somebody else may have come since the first look. What is held stays, and is an error.
+pub(super) fn make_room(
+    turn: &Turn,
+    (ifindex, interface): (u32, &str),
+    hook: Hook,
+) -> Result<(), AttachError> {
+    for resident in residents_at([(ifindex, interface)].into_iter(), &[hook])? {
+        if !resident.reclaim(turn)? {
+            return Err((&resident).into());
+        }
+    }
+    Ok(())
+}
+
+/// Whether an interface still has the name by which it was found. tcx attaches by name, and a name may go
+/// to another interface at any time.
+pub(super) fn has_name(ifindex: u32, interface: &str) -> bool {
+    if_nametoindex(interface).is_ok_and(|now| now == ifindex)
 }
 
 impl Object {
@@ -202,7 +234,7 @@ impl Object {
         hook: Hook,
         wish: Wish,
     ) -> Result<Option<Attachment>, AttachError> {
-        let is_meant = || if_nametoindex(link.name.as_str()).is_ok_and(|now| now == link.ifindex);
+        let is_meant = || has_name(link.ifindex, &link.name);
         if !is_meant() {
             return Ok(None);
         }
@@ -216,18 +248,13 @@ impl Object {
 
     fn attach_in(
         &mut self,
-        Batch { turn, there }: &Batch,
+        Batch { turn }: &Batch,
         (ifindex, interface): (u32, &str),
         hook: Hook,
         wish: Wish,
     ) -> Result<Attachment, AttachError> {
-        let here = |there: &&Resident| (there.ifindex, there.hook) == (ifindex, hook);
-        for resident in there.iter().filter(here) {
-            if !resident.reclaim(turn)? {
-                return Err(resident.into());
-            }
-        }
         self.claim(hook).map_err(|error| refused(interface, hook, error))?;
+        make_room(turn, (ifindex, interface), hook)?;
         self.put(turn, (ifindex, interface), hook, wish, false)
     }
 

@@ -186,6 +186,11 @@ impl Object {
         Ok(classifier)
     }
 
+    /// The ids of the programs for these hooks, loaded.
+    pub fn programs(&mut self, hooks: &[Hook]) -> Result<Vec<u32>, LoadError> {
+        hooks.iter().map(|hook| Ok(self.classifier(*hook)?.info()?.id())).collect()
+    }
+
     /// The name of the program for a hook.
     pub(super) const fn program_name(hook: Hook) -> &'static str {
         match hook {

@@ -3,8 +3,12 @@
 pub mod attach;
 pub mod baked;
 pub mod counters;
+pub mod gone;
+pub mod halfway;
 pub mod load;
 pub mod pin;
+mod places;
+mod query;
 pub mod remedy;
 pub mod resident;
 pub mod ring;

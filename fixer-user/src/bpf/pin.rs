@@ -5,8 +5,9 @@
 //! version is that of the ABI, so a fixer never takes maps for its own that it does not understand. The
 //! namespace is the inode number of its file.
 //!
-//! A process may be killed between any two of these. What is there is always one of: nothing, maps
-//! without an attachment (the next `attach` uses them, `detach` removes them), or all of it.
+//! A process may be killed between any two of these. What is there at a hook is always one of: nothing,
+//! maps without an attachment (the next `attach` uses them, `detach` removes them), or all of it. How
+//! far one came that was at several hooks is told by [`halfway`](super::halfway).
 
 use std::{
     collections::BTreeMap,
@@ -29,9 +30,10 @@ use nix::{
 };
 
 use super::{
-    attach::{AttachError, Held, Mode, Wish, on_filter},
+    attach::{AttachError, Held, Mode, Wish, has_name, make_room, on_filter},
     counters,
     load::{Config, LoadError, Object},
+    places::{self, BPFFS, parse, remove_directory, remove_file, root, version},
     remedy::Explained,
     resident::{Holder, Resident},
     ring::Maps,
@@ -41,9 +43,6 @@ use crate::net::{
     netns::{NetNs, OWN},
     turn::Turn,
 };
-
-/// Where the BPF file system is.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// Something about the pins went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +98,7 @@ pub enum PinError {
 pub struct Pins {
     /// The version.
     pub version: u32,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 impl Pins {
@@ -179,44 +178,65 @@ impl Pins {
 
     /// Attaches to a hook of an interface of the calling thread's namespace, so that it stays. Where
     /// this version is already, its program is replaced in one step: no packet passes unseen. Says
-    /// whether that was so, and how it is attached.
+    /// whether that was so, and how it is attached. `None`: the interface is gone, or is called otherwise
+    /// by now, and nothing was attached.
     pub fn attach(
+        &self,
+        turn: &Turn,
+        object: &mut Object,
+        (ifindex, interface): (u32, &str),
+        how: (Hook, Wish),
+        there: Option<&Resident>,
+    ) -> Result<Option<(bool, Mode)>, PinError> {
+        if !has_name(ifindex, interface) {
+            return Ok(None);
+        }
+        match self.attach_to(turn, object, (ifindex, interface), how, there) {
+            // What was refused was refused for that.
+            Err(_) if !has_name(ifindex, interface) => Ok(None),
+            outcome => outcome,
+        }
+    }
+
+    fn attach_to(
         &self,
         turn: &Turn,
         object: &mut Object,
         (ifindex, interface): (u32, &str),
         (hook, wish): (Hook, Wish),
         there: Option<&Resident>,
-    ) -> Result<(bool, Mode), PinError> {
+    ) -> Result<Option<(bool, Mode)>, PinError> {
         let path = self.link(ifindex, hook);
         match there.map(|there| (there, there.holder, &there.filter)) {
             Some((there, Holder::Attach(abi::VERSION), None)) => {
                 replace_link(object, hook, &path)?;
-                return Ok((true, there.mode()));
+                return Ok(Some((true, there.mode())));
             }
             Some((there, Holder::Attach(abi::VERSION), Some(old))) => {
                 on_filter(object.classifier(hook)?, hook, |program| {
                     filter::replace(ifindex, hook, old, program)
                 })
                 .map_err(refused("replace the program of the filter for", &path))?;
-                return Ok((true, there.mode()));
+                return Ok(Some((true, there.mode())));
             }
-            Some((there, ..)) if !there.reclaim(turn)? => {
-                return Err(AttachError::from(there).into());
-            }
-            Some(_) | None => {}
+            Some(_) | None => make_room(turn, (ifindex, interface), hook)?,
         }
         // Indexes are given again: what is here is of an interface that is gone.
         remove_file(&path)?;
         self.forget(ifindex, hook)?;
         let attachment = object.put(turn, (ifindex, interface), hook, wish, true)?;
+        let mode = attachment.mode;
+        if !has_name(ifindex, interface) {
+            object.detach_in(turn, attachment)?;
+            return Ok(None);
+        }
         if let Held::Link(link) = attachment.held {
             let link = object.classifier(hook)?.take_link(link);
             let link = link.map_err(refused("take the link for", &path))?;
             let link = FdLink::try_from(link).map_err(refused("take the link for", &path))?;
             link.pin(&path).map_err(refused("pin", &path))?;
         }
-        Ok((false, attachment.mode))
+        Ok(Some((false, mode)))
     }
 
     /// Detaches what is there by `fixer attach` of this version. A link goes with its pin, if a little
@@ -255,17 +275,7 @@ impl Pins {
             }
             return Ok(());
         }
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            outcome => outcome.map_err(refused("remove", &self.dir))?,
-        }
-        // The directories above are there for other namespaces too, unless they are empty. One that was
-        // killed may have removed the lower one already.
-        let above = self.dir.ancestors().skip(1).take_while(|dir| *dir != Path::new(BPFFS));
-        for dir in above {
-            let _ = fs::remove_dir(dir);
-        }
-        Ok(())
+        remove_directory(&self.dir)
     }
 
     /// The links that are pinned.
@@ -275,7 +285,7 @@ impl Pins {
     }
 
     fn link(&self, ifindex: u32, hook: Hook) -> PathBuf {
-        self.dir.join(format!("{ifindex}-{}", hook.name()))
+        self.dir.join(places::link(ifindex, hook))
     }
 
     /// Whether the link at a hook is pinned.
@@ -284,18 +294,18 @@ impl Pins {
     }
 }
 
-/// The pins of the calling thread's namespace, by the id of the map of counters among them.
+/// The pins of the calling thread's namespace, by the id of the map of counters among them. Who may not
+/// see them, as a service under a user of its own, goes by what the handles of filters say.
 pub(super) fn by_counters() -> io::Result<BTreeMap<u32, Pins>> {
-    let every = found(fs::metadata(OWN))?;
+    let every = match found(fs::metadata(OWN)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Vec::new(),
+        every => every?,
+    };
     let with_id = every.into_iter().filter_map(|pins| {
         let counters = MapInfo::from_pin(pins.dir.join(map::COUNTERS)).ok()?;
         Some((counters.id(), pins))
     });
     Ok(with_id.collect())
-}
-
-fn root() -> PathBuf {
-    Path::new(BPFFS).join("fixer")
 }
 
 /// The pins of every version for a namespace.
@@ -305,18 +315,9 @@ fn found(netns: io::Result<fs::Metadata>) -> io::Result<Vec<Pins>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let version = |name: &str| name.strip_prefix('v')?.parse().ok();
-    let pins = entries
-        .flatten()
-        .filter_map(|entry| version(entry.file_name().to_str()?))
-        .map(|version| Pins::at(version, inode));
+    let versions = entries.flatten().filter_map(|entry| version(&entry.file_name()));
+    let pins = versions.map(|version| Pins::at(version, inode));
     Ok(pins.filter(|pins| pins.dir.exists()).collect())
-}
-
-fn parse(name: &str) -> Option<(u32, Hook)> {
-    let (ifindex, hook) = name.split_once('-')?;
-    let hook = [Hook::Egress, Hook::Ingress].into_iter().find(|known| known.name() == hook)?;
-    Some((ifindex.parse().ok()?, hook))
 }
 
 fn replace_link(object: &mut Object, hook: Hook, path: &Path) -> Result<(), PinError> {
@@ -337,14 +338,7 @@ fn shape(map: &MapInfo) -> String {
     format!("{kind} of {most} with keys of {key} and values of {value} bytes")
 }
 
-fn remove_file(path: &Path) -> Result<(), PinError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.map_err(refused("remove", path)),
-    }
-}
-
-fn refused<'a, E: std::error::Error + 'static>(
+pub(super) fn refused<'a, E: std::error::Error + 'static>(
     what: &'static str,
     path: &'a Path,
 ) -> impl FnOnce(E) -> PinError + 'a {
@@ -362,24 +356,6 @@ impl Object {
                 | Map::RingBuf(data),
             ) => data.info(),
             _ => Err(MapError::InvalidName { name: name.to_owned() }),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_found_again_by_its_name() {
-        let pins = Pins::at(abi::VERSION, 7);
-        for (ifindex, hook) in [(4, Hook::Egress), (12, Hook::Ingress)] {
-            let path = pins.link(ifindex, hook);
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap();
-            assert_eq!(parse(name), Some((ifindex, hook)));
-        }
-        for other in ["COUNTERS", "4-sideways", "x-egress", "4-egress-clsact-1-1", ""] {
-            assert_eq!(parse(other), None, "{other}");
         }
     }
 }

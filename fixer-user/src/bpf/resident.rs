@@ -23,6 +23,7 @@ use super::{
     attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
     counters::{Counters, Row},
     pin::{self, Pins},
+    query,
     remedy::errno,
 };
 use crate::{
@@ -48,6 +49,8 @@ pub enum Holder {
     Attach(u32),
     /// A live `fixer run`, with the id of its process.
     Run(u32),
+    /// The same in another pid namespace, where its process has a number that says nothing here.
+    Elsewhere,
     /// A process or a pin that cannot be seen from here.
     Unknown,
     /// Nobody: a filter that a `fixer run` left that was killed.
@@ -59,7 +62,7 @@ impl Holder {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Attach(_) => "attach",
-            Self::Run(_) => "run",
+            Self::Run(_) | Self::Elsewhere => "run",
             Self::Unknown => "unknown",
             Self::Nobody => "nobody",
         }
@@ -72,6 +75,7 @@ impl fmt::Display for Holder {
             Self::Attach(abi::VERSION) => f.write_str("attach"),
             Self::Attach(version) => write!(f, "attach (ABI {version})"),
             Self::Run(pid) => write!(f, "run (pid {pid})"),
+            Self::Elsewhere => f.write_str("run (in another pid namespace)"),
             Self::Unknown => f.write_str("unknown"),
             Self::Nobody => f.write_str("nobody (left over)"),
         }
@@ -136,9 +140,17 @@ impl Resident {
 
 /// Every program of ours at the hooks of these interfaces of the calling thread's namespace.
 pub fn residents<'a>(links: impl Iterator<Item = (u32, &'a str)>) -> io::Result<Vec<Resident>> {
-    let (mut found, mut programs) = (Vec::new(), None);
+    residents_at(links, &[Hook::Egress, Hook::Ingress])
+}
+
+/// The same at some hooks.
+pub(super) fn residents_at<'a>(
+    links: impl Iterator<Item = (u32, &'a str)>,
+    hooks: &[Hook],
+) -> io::Result<Vec<Resident>> {
+    let (mut found, mut nameless, mut programs) = (Vec::new(), Vec::new(), None);
     for (ifindex, interface) in links {
-        for hook in [Hook::Egress, Hook::Ingress] {
+        for &hook in hooks {
             let resident = |program, filter, counters| Resident {
                 ifindex,
                 interface: interface.to_owned(),
@@ -148,9 +160,16 @@ pub fn residents<'a>(links: impl Iterator<Item = (u32, &'a str)>) -> io::Result<
                 filter,
                 counters,
             };
-            let tcx = at_tcx(ifindex, hook)?;
-            let ours = tcx.iter().filter(|program| is_ours(program));
-            found.extend(ours.map(|program| resident(program.id(), None, counters_of(program))));
+            match at_tcx(ifindex, hook)? {
+                AtTcx::Programs(programs) => {
+                    let ours = programs.iter().filter(|program| is_ours(program));
+                    let ours = ours.map(|it| resident(it.id(), None, counters_of(it)));
+                    found.extend(ours);
+                }
+                AtTcx::Ids(ids) => {
+                    nameless.extend(ids.into_iter().map(|id| resident(id, None, None)));
+                }
+            }
             for filter in filter::filters(ifindex, hook)? {
                 if !OURS.contains(&filter.name.as_str()) {
                     continue;
@@ -162,8 +181,9 @@ pub fn residents<'a>(links: impl Iterator<Item = (u32, &'a str)>) -> io::Result<
             }
         }
     }
-    if !found.is_empty() {
+    if !found.is_empty() || !nameless.is_empty() {
         let (pinned, claims) = (pin::by_counters()?, claims()?);
+        found.extend(nameless.into_iter().filter(|it| claims.contains_key(&it.program)));
         for resident in &mut found {
             resident.holder = holder(resident, &pinned, &claims);
         }
@@ -194,7 +214,7 @@ pub fn settled<'a>(
 fn holder(
     resident: &Resident,
     pinned: &BTreeMap<u32, Pins>,
-    claims: &BTreeMap<u32, u32>,
+    claims: &BTreeMap<u32, Option<u32>>,
 ) -> Holder {
     let Resident { ifindex, hook, filter, .. } = resident;
     let pins = resident.counters.and_then(|id| pinned.get(&id));
@@ -205,7 +225,8 @@ fn holder(
     let tag = filter.as_ref().and_then(Filter::tag);
     match (tag, claims.get(&resident.program)) {
         (Some(tag), _) if tag.stays => Holder::Attach(tag.version.into()),
-        (_, Some(pid)) => Holder::Run(*pid),
+        (_, Some(Some(pid))) => Holder::Run(*pid),
+        (_, Some(None)) => Holder::Elsewhere,
         _ if filter.is_some() => Holder::Nobody,
         _ => Holder::Unknown,
     }
@@ -225,25 +246,38 @@ pub fn attached(interface: &str, hook: Hook) -> io::Result<Option<Mode>> {
     Ok(filters.iter().any(is_ours).then_some(Mode::Clsact))
 }
 
+/// What is at a hook by tcx.
+enum AtTcx {
+    /// Programs.
+    Programs(Vec<ProgramInfo>),
+    /// Their ids, for those who may see no more. Whoever claims one says that it is fixer's.
+    Ids(Vec<u32>),
+}
+
 /// The programs at a hook, by tcx. They are asked for by a name, and one by one by their ids: if one of
 /// these has changed meanwhile, it is asked again.
-fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<Vec<ProgramInfo>> {
+fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<AtTcx> {
     const TRIES: usize = 16;
-    let mut outcome = Ok(Vec::new());
+    let none = || AtTcx::Programs(Vec::new());
+    let mut outcome = Ok(none());
     for _ in 0..TRIES {
         // An index that is nobody's any more gives no name, and no error.
         let interface = if_indextoname(ifindex).unwrap_or_default();
         if interface.is_empty() {
-            return Ok(Vec::new());
+            return Ok(none());
         }
         let interface = interface.to_string_lossy().into_owned();
         match SchedClassifier::query_tcx(&interface, attach_type(hook)) {
-            Ok((_, programs)) if if_nametoindex(&*interface) == Ok(ifindex) => return Ok(programs),
+            Ok((_, programs)) if if_nametoindex(&*interface) == Ok(ifindex) => {
+                return Ok(AtTcx::Programs(programs));
+            }
             Ok(_) => {}
             Err(error) => match errno(&error) {
-                _ if lacks_tcx(&error) => return Ok(Vec::new()),
-                // Who may not ask sees filters all the same.
-                Some(libc::EPERM) => return Ok(Vec::new()),
+                _ if lacks_tcx(&error) => return Ok(none()),
+                // Who may not even ask for ids sees filters all the same, and an interface may be gone.
+                Some(libc::EPERM) => {
+                    return Ok(AtTcx::Ids(query::ids(ifindex, hook).unwrap_or_default()));
+                }
                 Some(libc::ENODEV | libc::ENOENT) => outcome = Err(io::Error::other(error)),
                 _ => return Err(io::Error::other(error)),
             },

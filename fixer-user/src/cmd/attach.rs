@@ -6,10 +6,12 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fixer_common::abi::{self, Hook};
 
-use super::{Outcome, checks};
+use super::{Outcome, checks, detach::gone_with};
 use crate::{
     bpf::{
         attach::{AttachError, Mode, Wish},
+        gone,
+        halfway::{Change, Halfway},
         load::{Config, Object},
         pin::{PinError, Pins},
         resident::{Holder, Resident, residents, settled},
@@ -23,7 +25,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
-    say::print,
+    say::{print, say},
     share::server_of,
     site::place,
 };
@@ -50,20 +52,35 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
             Ok(())
         })
         .and_then(|()| work.iter_mut().try_for_each(|work| work.load(&config)))
+        .and_then(|()| mark(&mut work))
         // What is new can be given back, what was replaced cannot: so that comes last.
         .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, false)))
-        .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, true)));
+        .and_then(|()| work.iter_mut().try_for_each(|work| work.attach(args, true)))
+        .and_then(|()| {
+            let is_done = work.iter().any(|work| !work.done.is_empty());
+            ensure!(is_done, "what was selected went away meanwhile: nothing was attached");
+            Ok(())
+        });
     let outcome = match outcome {
-        Ok(()) => {
-            print(work.iter().map(Work::told).collect::<String>())?;
-            Ok(Outcome::Done)
-        }
+        Ok(()) => Ok(work.iter().map(Work::told).collect::<String>()),
         Err(error) => Err(undo(&mut work, error)),
     };
     // Where nothing got attached, nothing is left either.
     let tidy = work.iter_mut().try_for_each(Work::tidy);
-    let outcome = outcome?;
-    tidy.map(|()| outcome)
+    let told = outcome?;
+    tidy?;
+    gone::remove()?.into_iter().for_each(|inode| say(gone_with(inode)));
+    // When all is done: that it cannot be written changes nothing.
+    print(told).context("cannot write to standard output what was done")?;
+    Ok(Outcome::Done)
+}
+
+/// Says what is going to be done, where there are several hooks to be changed.
+fn mark(work: &mut [Work]) -> Result<()> {
+    if work.iter().map(Work::meant).sum::<usize>() > 1 {
+        work.iter_mut().try_for_each(Work::mark)?;
+    }
+    Ok(())
 }
 
 /// The interfaces of a namespace that are selected now.
@@ -110,6 +127,7 @@ struct Work {
     there: Vec<Resident>,
     object: Option<Object>,
     done: Vec<Done>,
+    is_marked: bool,
     turn: Turn,
 }
 
@@ -127,6 +145,7 @@ impl Work {
     fn begin(args: &cli::Attach, netns: NetNs, pins: Pins) -> Result<Self> {
         let cannot = || format!("cannot look at what is attached in '{netns}'");
         let turn = netns.run(|| Turn::wait(LONG)).flatten().with_context(cannot)?;
+        checks::tell_halfway(&netns, &turn)?;
         let links = selected(args, &netns)?;
         let there = netns.run(|| settled(names(&links))).flatten().with_context(cannot)?;
         let (hooks, wish) = (args.what.hook.each(), args.what.attach_mode);
@@ -153,7 +172,21 @@ impl Work {
                  was attached); detach it first, or leave --attach-mode out"
             );
         }
-        Ok(Self { netns, pins, links, hooks, there, object: None, done: Vec::new(), turn })
+        let (object, done, is_marked) = Default::default();
+        Ok(Self { netns, pins, links, hooks, there, object, done, is_marked, turn })
+    }
+
+    /// How many hooks are to be changed.
+    fn meant(&self) -> usize {
+        self.links.len() * self.hooks.len()
+    }
+
+    fn mark(&mut self) -> Result<()> {
+        let meant = self.meant();
+        let Some(object) = &mut self.object else { return Ok(()) };
+        let change = Change::Attach(object.programs(self.hooks)?);
+        self.is_marked = true;
+        Ok(self.pins.mark(&Halfway { meant, change })?)
     }
 
     fn load(&mut self, config: &Config) -> Result<()> {
@@ -167,10 +200,14 @@ impl Work {
         Ok(())
     }
 
-    /// Attaches where nothing is, or replaces what is there.
+    /// Attaches where nothing is, or replaces what is there. What is gone by now is passed by, unless it was
+    /// named plainly.
     fn attach(&mut self, args: &cli::Attach, replace: bool) -> Result<()> {
         let Self { netns, pins, links, hooks, there, object, done, turn, .. } = self;
         let Some(object) = object else { return Ok(()) };
+        let selection = args.select.selection();
+        let is_named =
+            |name: &str| selection.patterns.iter().any(|it| it.is_plain() && it.given() == name);
         netns
             .run(|| -> Result<(), PinError> {
                 let _hurry = Hurry::for_many(links.len());
@@ -187,8 +224,14 @@ impl Work {
                             continue;
                         }
                         let how = (*hook, args.what.attach_mode);
-                        let (replaced, mode) = pins.attach(turn, object, target, how, there)?;
                         let interface = link.name.clone();
+                        let outcome = pins.attach(turn, object, target, how, there)?;
+                        let Some((replaced, mode)) = outcome else {
+                            if is_named(&interface) {
+                                return Err(AttachError::Gone { interface }.into());
+                            }
+                            continue;
+                        };
                         done.push(Done {
                             ifindex: link.ifindex,
                             interface,
@@ -237,7 +280,11 @@ impl Work {
         let cannot = || format!("cannot look at what is left in '{netns}'");
         let links = links::list(netns).with_context(cannot)?;
         let left = netns.run(|| settled(names(&links))).flatten().with_context(cannot)?;
-        Ok(pins.tidy(&left)?)
+        pins.tidy(&left)?;
+        if self.is_marked {
+            self.pins.unmark()?;
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,11 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
-    bpf::{load::Config, resident::Resident},
+    bpf::{
+        load::Config,
+        pin::Pins,
+        resident::{Resident, residents},
+    },
     cli::{Hooks, Run, Select, What},
     names::shown,
     net::{
@@ -14,9 +18,11 @@ use crate::{
         named::{Choice, named},
         netns::{NetNs, Spec},
         select::{Pattern, Selection},
+        turn::{LONG, Turn},
     },
     privileges::{self, Act},
     proof::{Proof, prove},
+    say::say,
     site::{NoEthernet, place},
 };
 
@@ -89,6 +95,40 @@ pub fn matching(select: &Select) -> io::Result<Vec<Spec>> {
         select.globs().any(|glob| glob.is_match(name)) && spec.present().is_some()
     };
     Ok(named()?.into_iter().filter(is_taken).collect())
+}
+
+/// Waits until nobody else changes what is attached in a namespace, as long as any command does, and says
+/// if somebody was killed at that. Who has begun has other things to do, and waits for a moment only.
+pub fn wait_for_others(netns: &NetNs) -> Result<()> {
+    let turn = netns.run(|| Turn::wait(LONG)).flatten();
+    let turn = turn.with_context(|| format!("cannot lock the network namespace '{netns}'"))?;
+    // Who may not see the pins does not depend on them.
+    let _ = tell_halfway(netns, &turn);
+    Ok(())
+}
+
+/// Says how far a command came that was killed between two hooks, if one was.
+pub fn tell_halfway(netns: &NetNs, turn: &Turn) -> Result<()> {
+    let mut every = Pins::every(netns)?;
+    every.retain(|pins| pins.halfway().is_some());
+    if every.is_empty() {
+        return Ok(());
+    }
+    let links = links::list(netns)?;
+    let names = links.iter().map(|link| (link.ifindex, link.name.as_str()));
+    let there = netns.run(|| residents(names)).flatten()?;
+    for pins in every {
+        if let Some(halfway) = pins.halfway() {
+            let told = halfway.told(pins.of_these(&there), turn.is_ours());
+            say(format_args!("{}{told}", within(netns)));
+        }
+    }
+    Ok(())
+}
+
+/// The beginning of a line about a namespace that is not our own.
+fn within(netns: &NetNs) -> String {
+    if netns.spec().is_some() { format!("in '{netns}' ") } else { String::new() }
 }
 
 /// What is attached in a namespace: to the interfaces that are selected, or to any if none is.

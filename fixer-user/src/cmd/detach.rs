@@ -8,6 +8,8 @@ use super::{Outcome, checks};
 use crate::{
     bpf::{
         attach::AttachError,
+        gone,
+        halfway::{Change, Halfway},
         pin::Pins,
         resident::{Holder, Resident, settled},
     },
@@ -19,23 +21,34 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
-    say::print,
+    say::{print, say},
     site::place,
 };
 
-/// Detaches from what was selected, and from what is gone.
+/// Detaches from what was selected, and from what is gone. What was done is told when all is done: that it
+/// cannot be written must not keep anything attached.
 pub fn run(args: &cli::Detach) -> Result<Outcome> {
     checks::privileges(privileges::TO_INSPECT, &args.select, None)?;
+    let mut told = String::new();
+    let outcome = undo(args, &mut told);
+    let printed = print(told);
+    outcome?;
+    printed.context("cannot write to standard output what was done")?;
+    Ok(Outcome::Done)
+}
+
+/// Detaches, and adds a line for each hook to what is to be told.
+fn undo(args: &cli::Detach, told: &mut String) -> Result<()> {
     let selection = args.select.selection();
     let mut unknown: BTreeSet<&str> =
         selection.patterns.iter().filter(|pattern| pattern.is_plain()).map(|p| p.given()).collect();
-    let mut count = 0;
     for netns in checks::namespaces(&args.select)? {
         let every = Pins::every(&netns)?;
         let turn = netns.run(|| Turn::wait(LONG)).flatten().context("cannot lock the namespace")?;
         let links = links::list(&netns)
             .with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
         let names = || links.iter().map(|link| (link.ifindex, link.name.as_str()));
+        checks::tell_halfway(&netns, &turn)?;
         let there = netns.run(|| settled(names()))??;
         let is_meant = |there: &&Resident| {
             let link = links.iter().find(|link| link.ifindex == there.ifindex);
@@ -43,6 +56,13 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
             args.hook.each().contains(&there.hook) && link.is_some_and(selected)
         };
         let _hurry = Hurry::for_many(there.len());
+        for pins in &every {
+            let before = pins.of_these(&there).count();
+            let meant = pins.of_these(&there).filter(is_meant).count();
+            if meant > 1 {
+                pins.mark(&Halfway { meant, change: Change::Detach(before) })?;
+            }
+        }
         let (gone, held) = detach(args, &netns, (&turn, &every), there.iter().filter(is_meant))?;
         let left = netns.run(|| settled(names()))??;
         for there in &gone {
@@ -54,23 +74,26 @@ pub fn run(args: &cli::Detach) -> Result<Outcome> {
                 bail!(AttachError::from(left));
             }
             let (hook, place) = (there.hook.name(), place(&netns, &there.interface));
-            print(format_args!("{} {hook} of {place}\n", verb(there)))?;
+            *told += &format!("{} {hook} of {place}\n", verb(there));
             unknown.remove(there.interface.as_str());
-            count += 1;
         }
-        every.iter().try_for_each(|pins| pins.tidy(&left))?;
+        every.iter().try_for_each(|pins| pins.tidy(&left).and_then(|()| pins.unmark()))?;
         if let Some(held) = held {
             bail!(AttachError::from(held));
         }
+    }
+    if args.all {
+        let removed = gone::remove()?;
+        removed.iter().for_each(|inode| say(gone_with(*inode)));
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
         bail!("fixer is not attached to {}; `fixer status` shows where it is", names.join(", "));
     }
-    if count == 0 {
-        print("nothing was attached\n")?;
+    if told.is_empty() {
+        *told += "nothing was attached\n";
     }
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 /// Detaches what stays for nobody. What a process holds is that process's to detach: the first such hook
@@ -85,7 +108,7 @@ fn detach<'a>(
         let (mut gone, mut held) = (Vec::new(), None);
         for there in meant {
             match there.holder {
-                Holder::Run(_) | Holder::Unknown => {
+                Holder::Run(_) | Holder::Elsewhere | Holder::Unknown => {
                     held = held.or(Some(there).filter(|_| !args.all));
                     continue;
                 }
@@ -101,6 +124,11 @@ fn detach<'a>(
         }
         Ok((gone, held))
     })?
+}
+
+/// What is said of the pins that a namespace left.
+pub(super) fn gone_with(inode: u64) -> String {
+    format!("removed the pins of a network namespace that is gone (its number was {inode})")
 }
 
 fn verb(there: &Resident) -> &'static str {

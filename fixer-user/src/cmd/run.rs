@@ -38,6 +38,9 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     let (config, is_proven) = checks::foreseen(args, config);
     let plan = Plan::new(args, config, is_proven);
     checks::open_many_files();
+    for netns in &namespaces {
+        checks::wait_for_others(netns)?;
+    }
     let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref(), signals));
     // A request for metrics that is still open must not keep us.
     runtime.shutdown_background();

@@ -13,7 +13,7 @@ use crate::{
     },
     cli,
     names::shown,
-    net::netns::NetNs,
+    net::{netns::NetNs, turn::Turn},
     privileges,
     say::print,
     summary::counts,
@@ -26,6 +26,9 @@ pub fn run(args: &cli::Status) -> Result<Outcome> {
     let namespaces = checks::namespaces(&args.select)?;
     checks::every_name_is_somewhere(&args.select, &namespaces)?;
     for netns in namespaces {
+        let turn = netns.run(Turn::take).flatten().context("cannot lock the namespace")?;
+        checks::tell_halfway(&netns, &turn)?;
+        drop(turn);
         let look = |links: &[(u32, &str)]| settled(links.iter().copied());
         for there in checks::attached(&args.select, args.hook, &netns, look)? {
             let counted = there.counted().context("cannot read the counters")?;
@@ -73,7 +76,7 @@ impl Entry {
         let (pid, abi) = match there.holder {
             Holder::Run(pid) => (Some(pid), None),
             Holder::Attach(version) => (None, Some(version)),
-            Holder::Unknown | Holder::Nobody => (None, None),
+            Holder::Elsewhere | Holder::Unknown | Holder::Nobody => (None, None),
         };
         Json {
             netns: netns.label(),

@@ -62,7 +62,7 @@ fn look(args: &cli::Watch, netns: NetNs) -> Result<Ground> {
                 };
                 Feed::Pins(pins.event_maps()?)
             }
-            Holder::Attach(_) | Holder::Unknown | Holder::Nobody => {
+            Holder::Attach(_) | Holder::Elsewhere | Holder::Unknown | Holder::Nobody => {
                 say(cannot_watch(&netns, there));
                 continue;
             }

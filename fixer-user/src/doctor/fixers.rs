@@ -56,7 +56,7 @@ impl Fixer {
         match self.holder {
             Holder::Attach(_) => "fixer attach".to_owned(),
             Holder::Run(pid) => format!("fixer run (pid {pid})"),
-            Holder::Unknown => "a fixer whose process is not seen".to_owned(),
+            Holder::Elsewhere | Holder::Unknown => "a fixer whose process is not seen".to_owned(),
             Holder::Nobody => "what a killed fixer left".to_owned(),
         }
     }

@@ -4,9 +4,11 @@
 //! A process that attaches for as long as it lives binds a socket to an abstract name, with the
 //! program's id. Such a name is seen in this namespace only, from every container, and the kernel
 //! removes it with the process, however that ends. Anybody can bind a name: a claim is believed if the
-//! process that has the socket may change the network, or if it cannot be looked at.
+//! process that has the socket may change the network. Where that process is not seen (procfs hides it,
+//! or it is in another pid namespace), the socket itself shows who made it.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
@@ -20,10 +22,10 @@ use std::{
     },
 };
 
-use super::netns::OWN;
+use super::{netns::OWN, sealed};
 
-/// What the names begin with. They read `fixer-run-PROGRAM-PID-NUMBER`; the number makes room beside a
-/// name that somebody else has bound.
+/// What the names begin with. They read `fixer-run-PROGRAM-PID-NUMBER-SPACE`; the number makes room
+/// beside a name that somebody else has bound, and `SPACE` is the pid namespace in which `PID` counts.
 const PREFIX: &str = "fixer-run-";
 
 /// How many names are tried.
@@ -43,34 +45,47 @@ pub struct Claim {
 impl Claim {
     /// Claims a program, in the calling thread's namespace.
     pub fn on(program: u32) -> io::Result<Self> {
-        let pid = std::process::id();
+        let (pid, space) = (std::process::id(), pid_namespace()?);
         let mut number = 0;
         loop {
-            let name = format!("{PREFIX}{program}-{pid}-{number}");
+            let name = format!("{PREFIX}{program}-{pid}-{number}-{space}");
             match UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && number < TRIES => {
                     number += 1;
                 }
-                socket => return Ok(Self { program, _socket: socket? }),
+                socket => {
+                    let socket = socket?;
+                    sealed::seal(&socket);
+                    return Ok(Self { program, _socket: socket });
+                }
             }
         }
     }
 }
 
-/// The ids of the programs that are claimed in the calling thread's namespace, with that of the process.
-pub fn claims() -> io::Result<BTreeMap<u32, u32>> {
+/// The ids of the programs that are claimed in the calling thread's namespace, with that of the process;
+/// `None` if it is in another pid namespace, and not seen from here.
+pub fn claims() -> io::Result<BTreeMap<u32, Option<u32>>> {
     let sockets = fs::read(SOCKETS)?;
     let lines = sockets.split(|byte| *byte == b'\n');
     let said = lines.filter_map(|line| said(str::from_utf8(line).ok()?));
-    let mut claims: Vec<_> = said.filter_map(|said| Some((said.holder()?, said.program))).collect();
+    // Only asked for where a process is not seen.
+    let sealed = LazyCell::new(sealed::sealed);
+    let holder = |said: Said<'_>| Some((said.holder(&sealed)?, said.program));
+    let mut claims: Vec<_> = said.filter_map(holder).collect();
     // Of several, the last counts: one that was looked at.
     claims.sort_by_key(|(holder, _)| holder.is_seen);
     Ok(claims.into_iter().map(|(holder, program)| (program, holder.pid)).collect())
 }
 
+/// What tells the pid namespace of this process from others.
+fn pid_namespace() -> io::Result<u64> {
+    Ok(fs::metadata("/proc/self/ns/pid")?.ino())
+}
+
 /// Who has a claim's socket.
 struct Holder {
-    pid: u32,
+    pid: Option<u32>,
     /// Whether it was looked at.
     is_seen: bool,
 }
@@ -79,6 +94,8 @@ struct Holder {
 struct Said<'a> {
     program: u32,
     pid: u32,
+    /// The pid namespace; older fixers did not say it.
+    space: Option<u64>,
     inode: &'a str,
 }
 
@@ -87,13 +104,14 @@ fn said(line: &str) -> Option<Said<'_>> {
     let mut numbers = name.strip_prefix(PREFIX)?.split('-');
     let program = numbers.next()?.parse().ok()?;
     let pid = numbers.next()?.parse().ok()?;
-    Some(Said { program, pid, inode: fields.split_whitespace().next_back()? })
+    let space = numbers.nth(1).and_then(|space| space.parse().ok());
+    Some(Said { program, pid, space, inode: fields.split_whitespace().next_back()? })
 }
 
 impl Said<'_> {
     /// The process that has the socket, as it is called from here. `None`: it may change nothing.
-    fn holder(&self) -> Option<Holder> {
-        let seen = |pid| may_change(pid).then_some(Holder { pid, is_seen: true });
+    fn holder(&self, sealed: &Option<BTreeSet<u32>>) -> Option<Holder> {
+        let seen = |pid| may_change(pid).then_some(Holder { pid: Some(pid), is_seen: true });
         let is_seen = self.has_socket(self.pid);
         if is_seen == Some(true) {
             return seen(self.pid);
@@ -103,9 +121,20 @@ impl Said<'_> {
         let mut pids = everyone.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         match pids.find(|pid| self.has_socket(*pid) == Some(true)) {
             Some(pid) => seen(pid),
-            // Who it says it is cannot be looked at, and nobody else has it.
-            None => is_seen.is_none().then_some(Holder { pid: self.pid, is_seen: false }),
+            None => {
+                // Where the kernel does not tell, who cannot be looked at has to be believed.
+                let is_believed = sealed.as_ref().map_or(is_seen.is_none(), |sealed| {
+                    self.inode.parse().is_ok_and(|inode: u64| sealed.contains(&(inode as u32)))
+                });
+                is_believed.then(|| Holder { pid: self.pid_here(), is_seen: false })
+            }
         }
+    }
+
+    /// What the process is called from here, if that is known.
+    fn pid_here(&self) -> Option<u32> {
+        let is_ours = self.space.is_none_or(|space| pid_namespace().is_ok_and(|own| own == space));
+        is_ours.then_some(self.pid)
     }
 
     /// Whether a process has the socket; `None` if that cannot be seen.
@@ -195,7 +224,10 @@ mod tests {
     fn a_name_says_program_and_process() {
         let line = "0000000000000000: 00000002 00000000 00000000 0002 01 4711 @fixer-run-12-345-0";
         let said = said(line).unwrap();
-        assert_eq!((said.program, said.pid, said.inode), (12, 345, "4711"));
+        assert_eq!((said.program, said.pid, said.space, said.inode), (12, 345, None, "4711"));
+        let line =
+            "0000000000000000: 00000002 00000000 00000000 0002 01 4711 @fixer-run-12-345-0-9";
+        assert_eq!(super::said(line).unwrap().space, Some(9));
         assert!(super::said("0: 2 0 0 2 1 4711 @fixer-run-12").is_none());
         assert!(super::said("0: 2 0 0 2 1 4711 /run/fixer-run-12-345-0").is_none());
     }

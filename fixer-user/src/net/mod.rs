@@ -10,6 +10,7 @@ pub mod named;
 pub mod netlink;
 pub mod netns;
 pub mod offload;
+mod sealed;
 pub mod select;
 pub mod summing;
 pub mod turn;

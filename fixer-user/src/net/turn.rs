@@ -48,6 +48,16 @@ impl Turn {
         }
     }
 
+    /// Takes its turn if nobody has one.
+    pub fn take() -> io::Result<Self> {
+        let file = File::open(OWN)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(Some(file))),
+            Err(TryLockError::WouldBlock) => Ok(Self(None)),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Whether nobody else changes anything meanwhile.
     pub const fn is_ours(&self) -> bool {
         self.0.is_some()

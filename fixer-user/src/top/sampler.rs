@@ -130,7 +130,7 @@ fn feed(netns: &NetNs, there: &Resident) -> Option<Feed> {
         Holder::Attach(abi::VERSION) => {
             Pins::of(netns).and_then(|pins| pins.event_maps()).ok().map(Feed::Pins)
         }
-        Holder::Attach(_) | Holder::Unknown | Holder::Nobody => None,
+        Holder::Attach(_) | Holder::Elsewhere | Holder::Unknown | Holder::Nobody => None,
     }
 }
 

@@ -28,11 +28,14 @@ use crate::{PATIENCE, nothing_is_left, private_mounts, run};
 const BPF_CHANGES: [u64; 5] = [3, 6, 8, 28, 29];
 
 /// The other system calls that do, and the end.
-const CHANGES: [libc::c_long; 8] = [
+const CHANGES: [libc::c_long; 10] = [
     libc::SYS_sendto,
     libc::SYS_bind,
     libc::SYS_mkdirat,
+    libc::SYS_symlinkat,
     libc::SYS_unlinkat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_symlink,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_mkdir,
     #[cfg(target_arch = "x86_64")]
@@ -148,7 +151,7 @@ fn runs_unless_attached(scene: &Scene, how: &[&str]) -> Result<()> {
 }
 
 /// A partial reply arrives complete.
-fn fixes(scene: &Scene) -> Result<()> {
+pub(crate) fn fixes(scene: &Scene) -> Result<()> {
     let receiver = PacketSocket::open(&scene.guest, GUEST)?;
     let right = reply::frame(&[7; 300]);
     let mut frame = right.clone();
@@ -162,7 +165,7 @@ fn fixes(scene: &Scene) -> Result<()> {
 
 /// Starts `fixer` and kills it as it enters the change with this number. Says whether it came so far;
 /// one that runs for ever is asked to end when it says its first word.
-fn killed_at(number: usize, scene: &Scene, arguments: &[&str]) -> Result<bool> {
+pub(crate) fn killed_at(number: usize, scene: &Scene, arguments: &[&str]) -> Result<bool> {
     let trace = || ptrace::traceme().map_err(io::Error::from);
     let traced = Running::start_as(&scene.host, fixer(arguments)?, trace)?;
     let pid = traced.pid();
@@ -180,12 +183,13 @@ fn killed_at(number: usize, scene: &Scene, arguments: &[&str]) -> Result<bool> {
                 return Ok(seen > number);
             }
             WaitStatus::PtraceSyscall(thread) => {
-                let (nr, first) = entered(thread).unwrap_or_default();
+                let (nr, [first, second]) = entered(thread).unwrap_or_default();
                 let speaks = nr == libc::SYS_write && first == 2;
                 if speaks && arguments[0] == "run" && !std::mem::replace(&mut was_asked, true) {
                     kill(pid, Signal::SIGTERM)?;
                 }
-                if is_change(nr, first) {
+                let only_asks = nr == libc::SYS_sendto && is_question(thread, second);
+                if is_change(nr, first) && !only_asks {
                     seen += 1;
                     if seen > number {
                         kill(pid, Signal::SIGKILL)?;
@@ -205,15 +209,23 @@ fn killed_at(number: usize, scene: &Scene, arguments: &[&str]) -> Result<bool> {
     }
 }
 
-/// The system call that a thread enters, with its first argument.
-fn entered(thread: Pid) -> Option<(libc::c_long, u64)> {
+/// The system call that a thread enters, with its first arguments.
+fn entered(thread: Pid) -> Option<(libc::c_long, [u64; 2])> {
     let info = ptrace::syscall_info(thread).ok()?;
     if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
         return None;
     }
     // SAFETY: the kernel says that it is this kind of stop.
     let entry = unsafe { info.u.entry };
-    Some((entry.nr as libc::c_long, entry.args[0]))
+    Some((entry.nr as libc::c_long, [entry.args[0], entry.args[1]]))
+}
+
+/// Whether the first message of rtnetlink at an address asks and changes nothing: of each four kinds the
+/// third does (linux/rtnetlink.h).
+fn is_question(thread: Pid, address: u64) -> bool {
+    let header = ptrace::read(thread, address as ptrace::AddressType).unwrap_or_default();
+    let [_, _, _, _, low, high, ..] = header.to_ne_bytes();
+    u16::from_ne_bytes([low, high]) % 4 == 2
 }
 
 fn is_change(nr: libc::c_long, command: u64) -> bool {

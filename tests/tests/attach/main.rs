@@ -5,11 +5,15 @@
 
 mod beside;
 mod globs;
+mod gone;
+mod halfway;
+mod hidden;
 mod killed;
 mod refused;
 mod status;
 mod strangers;
 mod upgrade;
+mod vanished;
 
 use std::{fs, time::Duration};
 

@@ -50,7 +50,7 @@ fn perl_as(netns: &NetNs, script: &str, who: fn() -> io::Result<()>) -> Result<R
 }
 
 /// A socket with this abstract name, as Perl writes it.
-fn bound(netns: &NetNs, name: &str) -> Result<Running> {
+pub(crate) fn bound(netns: &NetNs, name: &str) -> Result<Running> {
     bound_by(netns, name, nobody)
 }
 
@@ -74,6 +74,13 @@ fn a_name_that_is_no_text_is_none_of_ours() -> Result<()> {
     nothing_is_left(&netns, BRIDGE)
 }
 
+/// The id of the program in the filter at the bridge.
+pub(crate) fn program_id(netns: &NetNs) -> Result<u32> {
+    let filters = hooks(netns, BRIDGE)?;
+    let id = filters.iter().find_map(|hook| hook.split(" id ").nth(1)?.split(' ').next());
+    Ok(id.ok_or_else(|| anyhow::anyhow!("no id in {filters:?}"))?.parse()?)
+}
+
 /// A killed run's filter is reclaimed, whoever says that he holds it; a live one's is not, though its
 /// name was bound by somebody else before.
 #[test]
@@ -87,9 +94,7 @@ fn a_claim_of_somebody_who_may_change_nothing_is_not_believed() -> Result<()> {
     let pid = killed.pid();
     killed.signal(Signal::SIGKILL)?;
     ensure!(!killed.end()?.status.success());
-    let filters = hooks(&netns, BRIDGE)?;
-    let id = filters.iter().find_map(|hook| hook.split(" id ").nth(1)?.split(' ').next());
-    let id = id.ok_or_else(|| anyhow::anyhow!("no id in {filters:?}"))?;
+    let id = program_id(&netns)?;
     let _strangers = [
         bound(&netns, &format!("fixer-run-{id}-1-0"))?,
         bound(&netns, &format!("fixer-run-{id}-{pid}-0"))?,

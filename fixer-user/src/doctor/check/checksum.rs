@@ -131,7 +131,7 @@ pub(super) fn attach(network: &Network, interface: &Interface) -> Remedy {
         Some(Holder::Run(pid)) => Remedy::line("stop it (pid {}), then ", &[&pid.to_string()])
             .with(attach)
             .with("; or have it finish the sums of DHCP by its own options"),
-        Some(Holder::Unknown) => {
+        Some(Holder::Elsewhere | Holder::Unknown) => {
             Remedy::from("end who holds it, as root see fixer status; then ").with(attach)
         }
     }
