@@ -318,6 +318,28 @@ fn with_the_run_its_open_exchanges_go() {
     );
 }
 
+/// Nor is what was not heard to its end: where events were lost, or while `top` itself was stopped.
+#[test]
+fn what_was_not_heard_is_no_silence() {
+    let later = |state: &mut State, seconds: std::ops::Range<u64>| {
+        let readings: Vec<_> = state.rows().iter().map(|row| row.reading.clone()).collect();
+        for second in seconds {
+            state.sample(sample(second, readings.clone()));
+        }
+        let talks = state.talks();
+        talks
+            .iter()
+            .filter(|talk| talk.goes_on || talk.ending.exchange.client_mac == MAC_16)
+            .count()
+    };
+    const MAC_16: Option<Mac> = Some(Mac([0x52, 0x54, 0, 0x0a, 3, 0x16]));
+    assert_eq!(later(&mut talking(PLAIN), 242..300), 1, "it is told");
+    let mut lost = talking(PLAIN);
+    hear(&mut lost, What::Lost(3, Duration::from_secs(242)));
+    assert_eq!(later(&mut lost, 242..300), 0);
+    assert_eq!(later(&mut talking(PLAIN), 299..300), 0);
+}
+
 #[test]
 fn of_interfaces_that_are_not_shown_nothing_is_heard() {
     let mut state = host(PLAIN);

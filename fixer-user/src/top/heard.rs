@@ -23,6 +23,9 @@ use crate::{
 /// After how long a silence an exchange is over.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Who has not looked for longer than this was stopped, and has not heard what was said meanwhile.
+const STOPPED: Duration = Duration::from_secs(10);
+
 /// What can be heard from one who hands out events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Voice {
@@ -151,7 +154,12 @@ impl Heard {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Now) {
-        self.now = Some(now);
+        let before = self.now.replace(now);
+        if before.is_some_and(|before| now.monotonic.saturating_sub(before.monotonic) > STOPPED) {
+            for (netns, _) in self.voices.keys() {
+                self.tracker.doubt(netns, now.monotonic);
+            }
+        }
         let over = self.tracker.tick(now).over;
         self.end(over);
     }
