@@ -1,11 +1,11 @@
 //! Whoever has read enough closes the pipe, and that is a quiet end for every verb.
 
-use std::{io, os::unix::process::ExitStatusExt as _};
+use std::{io, os::unix::process::ExitStatusExt as _, path::Path};
 
 use anyhow::{Result, ensure};
 use fixer_tests::{
-    command::{Running, fixer},
-    mounts::private_mounts,
+    command::{Running, fixer, hooks},
+    mounts::{PINS, private_mounts},
 };
 use fixer_user::lab::scene::{BRIDGE, Scene};
 use nix::sys::signal::Signal;
@@ -50,17 +50,28 @@ fn every_verb_ends_quietly() -> Result<()> {
     ends_quietly(&scene, &["demo", "--patience", "2"], false)
 }
 
-/// A full disk is no reader that has read enough.
+/// A full disk is no reader that has read enough; and what is done is done all the same, to its end.
 #[test]
 fn what_cannot_be_written_is_a_failure() -> Result<()> {
     private_mounts(true)?;
     let scene = Scene::new()?;
-    for arguments in [&["status"][..], &["status", "--json"], &["selftest"]] {
+    let attach = ["attach", "-i", BRIDGE, "--skip-selftest"];
+    let detach = ["detach", "--all"];
+    for (arguments, attached) in [
+        (&["status"][..], 0),
+        (&["status", "--json"], 0),
+        (&["selftest"], 0),
+        (&["doctor", "-i", BRIDGE, "--json"], 0),
+        (&attach, 1),
+        (&detach, 0),
+    ] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full")?;
         let ended = Running::start_into(&scene.host, fixer(arguments)?, full)?.end()?;
         ensure!(ended.status.code() == Some(1), "{arguments:?}: {ended:?}");
         let [line] = &ended.stderr[..] else { anyhow::bail!("{arguments:?}: {ended:?}") };
         ensure!(line.contains("No space left on device"), "{line}");
+        ensure!(hooks(&scene.host, BRIDGE)?.len() == attached, "{arguments:?}");
     }
+    ensure!(!Path::new(PINS).exists(), "pins are left");
     Ok(())
 }
