@@ -37,6 +37,15 @@ impl Remedy {
         self
     }
 
+    /// This with a remark, as the shell passes it over. No name is in it: one with a line break would
+    /// go on as a command.
+    #[must_use]
+    pub fn remark(mut self, remark: &'static str) -> Self {
+        self.0.push_str(" # ");
+        self.0.push_str(remark);
+        self
+    }
+
     /// The line.
     pub fn as_str(&self) -> &str {
         &self.0

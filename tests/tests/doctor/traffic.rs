@@ -83,7 +83,7 @@ fn wait_until_read(scene: &Scene) -> Result<()> {
 }
 
 /// The same while a client sends these frames.
-fn hear_sent(scene: &Scene, frames: &[Vec<u8>]) -> Result<Diagnosis> {
+pub(super) fn hear_sent(scene: &Scene, frames: &[Vec<u8>]) -> Result<Diagnosis> {
     let client = PacketSocket::open(&scene.guest, GUEST)?;
     hear(scene, || frames.iter().try_for_each(|frame| Ok(client.send(frame, None)?)))
 }
@@ -110,7 +110,7 @@ fn replies_with_unfinished_sums_and_with_finished_ones() -> Result<()> {
         hear_sent(&host.scene, std::slice::from_ref(&discover))?.names("sums", "certain")?;
     let pid = observer.pid();
     let there = format!("although fixer run (pid {pid}) is there: it changes nothing");
-    contains(&finding, &[&there, &format!("stop it (pid {pid}), then fixer attach -i br0")])?;
+    contains(&finding, &[&there, &format!("kill {pid} # fixer run"), "fixer attach -i br0"])?;
     drop(observer);
     let _fixer = on_bridge(&host.scene.host, &[])?;
     hear_sent(&host.scene, &[discover])?.is_healthy()
