@@ -21,6 +21,12 @@ ovsdb-server /run/conf.db --remote=punix:/run/openvswitch/db.sock --unixctl=/run
 ovs-vsctl --no-wait init
 ovs-vsctl --no-wait add-br br-int -- set open . external-ids:ovn-bridge-mappings=physnet1:br-ex,physnet2:br-int
 ovs-vsctl --no-wait set open . next_cfg=$NEXT cur_cfg=1
+ovs-vsctl --no-wait add-port br-int tap-good tag=5 -- add-port br-int tap-dead tag=4095
+ovs-vsctl --no-wait add-port br-int tap-gone -- set Interface tap-gone error='"could not open network device tap-gone (No such device)"'
+mkdir -p /run/etc/neutron/plugins/ml2
+cp /etc/passwd /etc/group /etc/nsswitch.conf /run/etc/
+printf '[ovs]\nbridge_mappings = physnet3: br-int , physnet4 :br-data\n' >/run/etc/neutron/plugins/ml2/openvswitch_agent.ini
+mount --bind /run/etc /etc
 "$@" >&3 || status=$?
 kill "$(cat /run/pid)"
 exit $status
@@ -49,11 +55,20 @@ fn a_mapping_that_leads_nowhere_and_a_switch_that_does_nothing() -> Result<()> {
     let finding = diagnosis.names("switch", "likely")?;
     contains(&finding, &["Open vSwitch does not do what it was asked to"])?;
     let diagnosis = look("1")?;
-    let finding = diagnosis.names("switch", "likely")?;
+    diagnosis.names("switch", "likely")?;
     contains(
-        &finding,
+        &diagnosis.report.to_string(),
         &["physnet1 is mapped to br-ex", "bridges: br-int", "ovs-vsctl add-br br-ex"],
     )?;
+    let report = diagnosis.report.to_string();
+    let agent = "/etc/neutron/plugins/ml2/openvswitch_agent.ini: physnet4:br-data";
+    contains(&report, &["physnet4 is mapped to br-data", agent])?;
+    contains(&report, &["neutron has shut the port tap-dead", "tag 4095"])?;
+    let gone = "could not open network device tap-gone (No such device)";
+    contains(&report, &["Open vSwitch has no interface tap-gone", gone, "del-port tap-gone"])?;
+    for healthy in ["physnet3", "tap-good"] {
+        anyhow::ensure!(!report.contains(healthy), "{diagnosis:#?}");
+    }
     anyhow::ensure!(diagnosis.status == Some(PROBLEM), "{diagnosis:#?}");
     anyhow::ensure!(!diagnosis.report.to_string().contains("physnet2"), "{diagnosis:#?}");
     Ok(())
