@@ -5,6 +5,7 @@ mod bridge;
 mod checksum;
 mod firewall;
 mod guests;
+mod isolation;
 mod kernel;
 mod rivals;
 mod role;
@@ -65,6 +66,7 @@ pub const CHECKS: &[Check] = &[
     ),
     row("stp", "forward delay", &[Links], bridge::forward_delay),
     row("ports", "ports forwarding", &[Links], bridge::ports),
+    row("isolation", "no port kept apart", &[Links, Processes], isolation::find),
     row("bridge-nf", "bridge-nf-call", &[Links, Firewall], firewall::bridged),
     row("switch", "Open vSwitch", &[Switches], switch::find),
     row("leftover", "no left-over server", &[Processes], rivals::left_over),
