@@ -231,7 +231,7 @@ impl Told {
     pub fn names(&self) -> Option<String> {
         let names = self.only.iter().filter(|name| !self.except.contains(name));
         let names: Vec<_> = names.map(String::as_str).collect();
-        (!names.is_empty()).then(|| names.join(", "))
+        (!names.is_empty()).then(|| names.join(" and "))
     }
 
     /// Whether it serves named interfaces only, and none of these is in this list.

@@ -116,6 +116,23 @@ fn replies_with_unfinished_sums_and_with_finished_ones() -> Result<()> {
     hear_sent(&host.scene, &[discover])?.is_healthy()
 }
 
+/// A client gets a whole lease, and so does the doctor see nothing that is wrong.
+#[test]
+fn a_lease_on_a_healthy_bridge() -> Result<()> {
+    let host = Host::new()?;
+    let mut lease = None;
+    let ask = |_: &Running| {
+        wait_for_ears(&host.scene)?;
+        lease = strict::ask(&host.scene.guest, GUEST, MAC, Duration::from_secs(4))?.lease;
+        Ok(())
+    };
+    let diagnosis = hear_after(&host.scene, 3, ask, || Ok(()))?;
+    ensure!(lease.is_some(), "the client has no lease");
+    diagnosis.is_healthy()?;
+    let fine = diagnosis.report["fine"].to_string();
+    contains(&fine, &["checksums of replies that passed", "every request answered"])
+}
+
 /// What is rightly attached elsewhere is left alone.
 #[test]
 fn a_fixer_on_another_bridge_is_not_to_blame() -> Result<()> {

@@ -149,7 +149,7 @@ fn others(facts: &Facts, here: Option<Inode>) -> String {
             }
             Bound::Packets(indexes) => {
                 let names: Option<Vec<_>> = indexes.iter().map(interface).collect();
-                names.map(|names| names.join(", "))
+                names.map(|names| names.join(" and "))
             }
             Bound::Told => server.told.as_ref().and_then(|told| told.names()),
             Bound::Gone => Some("an interface that is gone".to_owned()),
