@@ -59,6 +59,9 @@ pub enum Role {
 /// Programs that pass requests on.
 const RELAYS: [&str; 2] = ["dhcrelay", "dhcp-helper"];
 
+/// systemd-networkd, as the kernel cuts its name off.
+const NETWORKD: &str = "systemd-network";
+
 /// Programs that write all that they send themselves. Others do so only for clients that have no address.
 const FRAMERS: [&str; 2] = ["kea-dhcp4", "dhcrelay"];
 
@@ -112,6 +115,11 @@ impl Server {
     /// Whether it writes whole frames on an interface: those to clients that have no address yet.
     pub fn writes_frames(&self, interface: &Interface) -> bool {
         [0, i64::from(interface.ifindex)].iter().any(|index| self.packets.contains(index))
+    }
+
+    /// Whether it has the kernel send broadcasts, all the same.
+    pub fn broadcasts(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.name == NETWORKD)
     }
 
     /// Whether it then writes all of them.

@@ -121,7 +121,7 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
         ));
     if is_framed {
         finding = finding.seen(
-            "it writes what it sends to clients without an address itself, and the kernel the rest",
+            "it writes frames to clients without an address itself, and has the kernel send the rest",
         );
     }
     finding = finding.seen(match facts.misses(MENDERS) {
@@ -137,9 +137,10 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
         finding = finding.seen(format!("ports that pass them on so: {}", names.join(", ")));
     }
     let finding = finding.means(match is_framed {
-        true => {
-            "guests that verify checksums get a lease and cannot keep it: its renewal is not heard"
+        true if server.broadcasts() => {
+            "guests that verify checksums and want a broadcast get no lease, and others cannot keep it"
         }
+        true => "guests that verify checksums get a lease and cannot keep it: its renewal is not heard",
         false => "guests that verify checksums drop every offer: \"bad udp cksum\" in their logs",
     });
     Some(attach(origin, interface, finding))
