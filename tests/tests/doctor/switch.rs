@@ -10,7 +10,7 @@ use nix::{
     sched::{CloneFlags, unshare},
 };
 
-use super::{Diagnosis, Host, PROBLEM, contains};
+use super::{Diagnosis, Host, PROBLEM, contains, run};
 
 /// Makes a database of its own and fills it, then starts the doctor.
 const PREPARE: &str = r#"
@@ -66,6 +66,11 @@ fn a_mapping_that_leads_nowhere_and_a_switch_that_does_nothing() -> Result<()> {
         Diagnosis::read(&beside(&host.scene.host, &doctor, faults)?.end()?)
     };
     look("")?.is_healthy()?;
+    // Whether a server is at a port of its bridges cannot be seen.
+    run(&host.scene.host, "ip", "tuntap add br-int mode tap")?;
+    let doctor = fixer(&["doctor", "--json", "-i", "br-int"])?;
+    let diagnosis = Diagnosis::read(&beside(&host.scene.host, &doctor, "")?.end()?)?;
+    contains(&diagnosis.names("server", "possible")?, &["at a port of Open vSwitch"])?;
     let finding = look(UNSERVED)?.names("switch", "likely")?;
     contains(&finding, &["Open vSwitch does not do what it was asked to"])?;
     let diagnosis = look(FAULTS)?;
