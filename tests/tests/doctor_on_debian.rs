@@ -10,7 +10,10 @@ use fixer_tests::{
     command::{Running, fixer, output, turn_off},
     kernel::require_root,
 };
-use fixer_user::lab::scene::{BRIDGE, PORT, Scene};
+use fixer_user::lab::{
+    link,
+    scene::{BRIDGE, PORT, Scene},
+};
 use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
 use serde_json::Value;
 
@@ -102,6 +105,43 @@ fn vlans_that_separate_a_guest_from_its_server() -> Result<()> {
     host.host("bridge", "vlan del dev guest0 vid 20")?;
     host.host("bridge", "vlan add dev guest0 vid 20-30")?;
     host.passes("vlan")
+}
+
+/// A server on a VLAN device of the bridge itself serves the guests of that VLAN.
+#[test]
+fn a_server_on_a_vlan_device_of_the_bridge() -> Result<()> {
+    require_root()?;
+    let scene = Scene::new().context("the scene cannot be made")?;
+    link::vlan(&scene.host, "br0.10", BRIDGE, 10)?;
+    let _server = scene.host.run(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", 67))?;
+        setsockopt(&socket.as_fd(), BindToDevice, &"br0.10".into())?;
+        Ok::<_, anyhow::Error>(socket)
+    })??;
+    let host = Host { scene, _server };
+    host.host("ip", "addr add 10.0.10.1/24 dev br0.10")?;
+    host.host("ip", "link set br0 type bridge vlan_filtering 1")?;
+    // It has a server, whose replies leave through the bridge with a tag and without a sum.
+    host.passes("server")?;
+    host.finds("checksum", &["replies that leave br0.10", "fixer attach -i br0.10"])?;
+    host.host("ethtool", "-K br0 tx off")?;
+    host.passes("checksum")?;
+    // The guest is in another VLAN, then in its own, which the bridge does not hand on to the device.
+    host.finds("vlan", &["the server on br0.10", "bridge vlan add dev br0 vid 10 self"])?;
+    host.host("bridge", "vlan add dev br0 vid 10 self")?;
+    host.finds("vlan", &["bridge vlan add dev guest0 vid 10 pvid untagged"])?;
+    host.host("bridge", "vlan add dev guest0 vid 10 pvid untagged")?;
+    host.passes("vlan")?;
+    host.host("bridge", "vlan del dev br0 vid 10 self")?;
+    host.finds("vlan", &["br0, below br0.10: VLAN 1 pvid", "vlan add dev br0 vid 10 self"])?;
+    host.host("bridge", "vlan add dev br0 vid 10 self")?;
+    // Of another VLAN that ends here, nobody knows who is at its device: of that one alone.
+    host.host("bridge", "vlan add dev guest0 vid 20 pvid untagged")?;
+    host.finds("vlan", &["guest0", "br0.10"])?;
+    link::vlan(&host.scene.host, "br0.20", BRIDGE, 20)?;
+    host.passes("vlan")?;
+    host.host("bridge", "vlan add dev guest0 vid 30 pvid untagged")?;
+    host.finds("vlan", &["guest0", "br0.10"])
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Which interfaces dnsmasq serves, as its arguments and its files tell it. It often listens at all of
 //! them and passes over what came in elsewhere.
 
+mod range;
+
 use std::{
     fs::{self, File},
     io::{self, Read as _},
@@ -9,7 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::processes::Program;
+use self::range::{Range, Relay};
+use super::processes::{Program, Role};
 use crate::net::inspect::Interface;
 
 /// Its own file, read unless it is told another.
@@ -23,15 +26,20 @@ const DEEPEST: usize = 8;
 const MOST_FILES: usize = 64;
 const LONGEST: u64 = 1 << 20;
 
-/// The short names of the options that matter.
-const SHORT: [(char, &str); 7] = [
-    ('i', "interface"),
-    ('I', "except-interface"),
-    ('2', "no-dhcp-interface"),
-    ('a', "listen-address"),
-    ('F', "dhcp-range"),
-    ('C', "conf-file"),
-    ('7', "conf-dir"),
+/// The options that matter, with their short names.
+const OPTIONS: [(Option<char>, &str); 12] = [
+    (Some('i'), "interface"),
+    (Some('I'), "except-interface"),
+    (Some('2'), "no-dhcp-interface"),
+    (None, "no-dhcpv4-interface"),
+    (Some('a'), "listen-address"),
+    (Some('F'), "dhcp-range"),
+    (None, "dhcp-relay"),
+    (None, "shared-network"),
+    (None, "bridge-interface"),
+    (Some('x'), "pid-file"),
+    (Some('C'), "conf-file"),
+    (Some('7'), "conf-dir"),
 ];
 
 /// What it was told.
@@ -43,8 +51,16 @@ pub struct Told {
     addresses: Vec<Ipv4Addr>,
     /// The interfaces that it does not serve.
     except: Vec<String>,
-    /// An address of each network that it has addresses of to give.
-    ranges: Vec<Ipv4Addr>,
+    /// The addresses that it has to give.
+    ranges: Vec<Range>,
+    /// Whom it passes requests on to.
+    relays: Vec<Relay>,
+    /// Whether interfaces are served as if they were others.
+    has_others: bool,
+    /// Where it writes its process id.
+    pid_file: Option<String>,
+    /// The process id that is there.
+    recorded: Option<i32>,
     /// How many files were read.
     files: usize,
 }
@@ -79,6 +95,10 @@ impl Told {
             told.read(root, OWN, 0);
         }
         options.iter().for_each(|(name, value)| told.hear(root, name, value, 0));
+        let recorded = told.pid_file.as_ref().and_then(|path| {
+            text(&root.join(path.trim_start_matches('/'))).ok()?.trim().parse().ok()
+        });
+        told.recorded = recorded;
         told
     }
 
@@ -88,9 +108,14 @@ impl Told {
         let addresses = || words().filter_map(|word| word.parse::<Ipv4Addr>().ok());
         match name {
             "interface" => self.only.extend(names().filter(|name| name != "lo")),
-            "except-interface" | "no-dhcp-interface" => self.except.extend(names()),
+            "except-interface" | "no-dhcp-interface" | "no-dhcpv4-interface" => {
+                self.except.extend(names());
+            }
             "listen-address" => self.addresses.extend(addresses()),
-            "dhcp-range" => self.ranges.extend(addresses().next()),
+            "dhcp-range" => self.ranges.extend(Range::parse(value)),
+            "dhcp-relay" => self.relays.extend(Relay::parse(value)),
+            "shared-network" | "bridge-interface" => self.has_others = true,
+            "pid-file" => self.pid_file = Some(value.to_owned()).filter(|path| !path.is_empty()),
             "conf-file" => self.read(root, value, depth),
             "conf-dir" => self.read_all(root, value, depth),
             _ => {}
@@ -131,24 +156,82 @@ impl Told {
 
     /// Whether it serves an interface. `None`: that cannot be told from this.
     pub fn serves(&self, interface: &Interface) -> Option<bool> {
-        let is_named = |names: &[String]| names.iter().any(|name| is_match(name, &interface.name));
         let has = |at: &Ipv4Addr| interface.addresses.iter().any(|(own, _)| own == at);
-        if is_named(&self.except) {
+        if self.shuns(&interface.name) {
             return Some(false);
         }
         if !self.only.is_empty() || !self.addresses.is_empty() {
-            return Some(is_named(&self.only) || self.addresses.iter().any(has));
+            return Some(is_named(&self.only, &interface.name) || self.addresses.iter().any(has));
         }
-        if self.ranges.is_empty() {
+        if self.ranges.is_empty() && self.relays.is_empty() {
             return None;
         }
         // Told no interface, it serves those in whose network it has addresses to give.
-        Some(self.ranges.iter().any(|range| interface.networks_hold(*range)))
+        match self.ranges_of(interface).next().is_some() || self.relay_of(interface).is_some() {
+            false if self.has_others => None,
+            serves => Some(serves),
+        }
+    }
+
+    /// Whether it is told to leave an interface alone.
+    pub fn shuns(&self, interface: &str) -> bool {
+        is_named(&self.except, interface)
+    }
+
+    /// The addresses that it has for an interface.
+    pub fn ranges_of(&self, interface: &Interface) -> impl Iterator<Item = &Range> {
+        self.ranges.iter().filter(|range| range.is_of(interface))
+    }
+
+    /// Whom it passes the requests of an interface on to.
+    pub fn relay_of(&self, interface: &Interface) -> Option<&Relay> {
+        self.relays.iter().find(|relay| relay.is_of(interface))
+    }
+
+    /// What it is for the guests of an interface.
+    pub fn role(&self, interface: &Interface) -> Role {
+        let has_ranges = self.ranges_of(interface).next().is_some();
+        if self.ranges_of(interface).any(|range| !range.is_proxy) {
+            Role::Server
+        } else if self.relay_of(interface).is_some() {
+            Role::Relay
+        } else if has_ranges {
+            Role::Proxy
+        } else if self.is_at_loss(interface) {
+            Role::Idle
+        } else {
+            Role::Server
+        }
+    }
+
+    /// Whether it answers nobody on an interface: that has no address, or is in no network that it has
+    /// addresses of.
+    fn is_at_loss(&self, interface: &Interface) -> bool {
+        let is_told = !self.ranges.is_empty() || !self.relays.is_empty();
+        !self.has_others && (interface.addresses.is_empty() || is_told)
+    }
+
+    /// The addresses that it has to give, in words.
+    pub fn ranges(&self) -> String {
+        let ranges: Vec<_> = self.ranges.iter().take(4).map(Range::to_string).collect();
+        if ranges.is_empty() { "none".to_owned() } else { ranges.join(", ") }
+    }
+
+    /// Whether another one took its place: it wrote its own process id where this one's was.
+    pub fn is_replaced_by(&self, other: &Self, process: i32) -> bool {
+        self.pid_file.is_some() && self.pid_file == other.pid_file && self.recorded == Some(process)
+    }
+
+    /// Whether another has some of the same addresses for an interface.
+    pub fn overlaps(&self, other: &Self, interface: &Interface) -> bool {
+        self.ranges_of(interface).any(|one| other.ranges_of(interface).any(|it| one.overlaps(it)))
     }
 
     /// The interfaces that it serves, in words, if it was told any.
     pub fn names(&self) -> Option<String> {
-        (!self.only.is_empty()).then(|| self.only.join(", "))
+        let names = self.only.iter().filter(|name| !self.except.contains(name));
+        let names: Vec<_> = names.map(String::as_str).collect();
+        (!names.is_empty()).then(|| names.join(" and "))
     }
 
     /// Whether it serves named interfaces only, and none of these is in this list.
@@ -160,6 +243,10 @@ impl Told {
             && self.addresses.is_empty()
             && !self.only.iter().any(|name| is_star(name) || is_there(name))
     }
+}
+
+fn is_named(names: &[String], interface: &str) -> bool {
+    names.iter().any(|name| is_match(name, interface))
 }
 
 fn is_match(pattern: &str, name: &str) -> bool {
@@ -194,14 +281,15 @@ fn options(arguments: &[String]) -> Vec<(String, String)> {
         } else {
             let mut letters = word.strip_prefix('-').unwrap_or_default().chars();
             let short = letters.next();
-            let Some((_, name)) = SHORT.iter().find(|(letter, _)| Some(*letter) == short) else {
-                continue;
-            };
+            let is_it = |(letter, _): &&(Option<char>, _)| letter.is_some() && *letter == short;
+            let Some((_, name)) = OPTIONS.iter().find(is_it) else { continue };
             (*name, Some(letters.as_str()).filter(|value| !value.is_empty()))
         };
-        if SHORT.iter().any(|(_, known)| *known == name) {
-            // Newer versions take a file's long name without a value for no file at all.
-            let is_value = |word: &&String| name != "conf-file" || !word.starts_with('-');
+        if OPTIONS.iter().any(|(_, known)| *known == name) {
+            // These may stand without a value, for no file at all.
+            let is_value = |word: &&String| {
+                !(["conf-file", "pid-file"].contains(&name) && word.starts_with('-'))
+            };
             let value = value.or_else(|| words.next_if(|word| is_value(word)).map(String::as_str));
             found.push((name.to_owned(), value.unwrap_or_default().to_owned()));
         }
@@ -244,6 +332,53 @@ mod tests {
         assert_eq!(serves("-I br1"), [None, Some(false)]);
         assert_eq!(serves("-F set:a,10.0.3.9,10.0.3.20,1h"), [Some(true), Some(false)]);
         assert_eq!(serves("-F ::1,ra-only"), [None, None]);
+        assert_eq!(serves("-i br* --no-dhcpv4-interface=br1"), [Some(true), Some(false)]);
+        assert_eq!(serves("--dhcp-relay=10.0.4.1,192.0.2.1"), [Some(false), Some(true)]);
+        assert_eq!(
+            serves("-F 10.0.3.9,10.0.3.20 --shared-network=br1,10.0.3.0"),
+            [Some(true), None]
+        );
+    }
+
+    #[test]
+    fn what_it_is_for_an_interface_follows_from_its_addresses() {
+        let role = |line: &str, addresses: &[[u8; 4]]| {
+            let addresses = addresses.iter().map(|at| ((*at).into(), 24)).collect();
+            let interface = Interface { name: "br0".into(), addresses, ..Interface::default() };
+            told(line).role(&interface)
+        };
+        let here = &[[10, 0, 3, 1]][..];
+        assert_eq!(role("-i br0 -F 10.0.3.9,10.0.3.20", here), Role::Server);
+        assert_eq!(role("-i br0 -F 10.0.3.9,10.0.3.20 -F 10.0.3.0,proxy", here), Role::Server);
+        assert_eq!(role("-i br0 -F 10.0.3.9,10.0.3.20", &[]), Role::Idle);
+        assert_eq!(role("-i br0 -F 10.0.9.9,10.0.9.20", here), Role::Idle);
+        assert_eq!(
+            role("-i br0 -F 10.0.9.9,10.0.9.20 --shared-network=br0,10.0.9.1", here),
+            Role::Server
+        );
+        assert_eq!(role("-i br0 -F 10.0.3.0,proxy", here), Role::Proxy);
+        assert_eq!(role("-i br0 --dhcp-relay 10.0.3.1,192.0.2.1", here), Role::Relay);
+        // Of one that was told nothing that was found, nothing is known.
+        assert_eq!(role("-i br0", here), Role::Server);
+    }
+
+    #[test]
+    fn a_pid_file_may_be_none() {
+        assert_eq!(told("--pid-file --interface=br0").pid_file, None);
+        assert_eq!(told("--pid-file=/run/a -i br0").pid_file.as_deref(), Some("/run/a"));
+        assert_eq!(told("-x /run/a").pid_file.as_deref(), Some("/run/a"));
+        assert_eq!(told("--pid-file --interface=br0").only, ["br0"]);
+    }
+
+    #[test]
+    fn who_took_ones_place_wrote_it_down() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("pid"), "7\n").unwrap();
+        let told = |file: &str| Told::from(directory.path(), &[format!("--pid-file={file}")]);
+        assert!(told("/pid").is_replaced_by(&told("/pid"), 7));
+        assert!(!told("/pid").is_replaced_by(&told("/pid"), 8));
+        assert!(!told("/pid").is_replaced_by(&told("/other"), 7));
+        assert!(!told("/other").is_replaced_by(&told("/other"), 7));
     }
 
     #[test]

@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use caps::{CapSet, Capability};
 
 use super::{
     finding::{Likelihood, Source, Unseen},
     heard::Heard,
     network::Network,
-    processes::{Census, Inode, Server, census},
+    processes::{Census, Inode, Role, Server, census},
     switches::Switches,
 };
 use crate::{
     bpf::attach::Wish,
     cli::Select,
-    cmd::checks::{every_name_will_do, namespaces},
+    cmd::checks::{every_name_will_do, namespaces, quoted},
     net::{
         inspect::{Interface, number_of},
         links,
@@ -59,6 +59,8 @@ pub struct Serving {
     pub serves: (usize, u32),
     /// That port.
     pub port: Option<u32>,
+    /// The VLAN there that it serves, with tags: that of a VLAN device.
+    pub vlan: Option<u16>,
     /// Whether the server is there for this interface; otherwise nothing tells which it is there for.
     pub is_sure: bool,
 }
@@ -80,6 +82,11 @@ impl Facts {
             };
             network.selected = listed.iter().filter(means).map(|link| link.ifindex).collect();
             networks.push(network);
+        }
+        if is_asked && networks.iter().all(|network| network.selected.is_empty()) {
+            let globs = quoted(selection.patterns.iter());
+            let places: Vec<_> = networks.iter().map(|it| format!("'{}'", it.netns)).collect();
+            bail!("no interface matches {globs} in the network namespace {}", places.join(", "));
         }
         let census = census().unwrap_or_else(|error| {
             let what = format!("the processes of this host: {error}");
@@ -164,14 +171,35 @@ impl Facts {
         Some((network, network.interface(serving.ifindex)?))
     }
 
+    /// What a server is for those whom it serves.
+    pub fn role(&self, serving: &Serving) -> Role {
+        let role = self.origin(serving).and_then(|(_, interface)| {
+            let server = self.server(serving)?;
+            Some(server.role(interface))
+        });
+        role.unwrap_or(Role::Server)
+    }
+
+    /// The interface of a bridge that a server is behind: the bridge itself, or a port of it.
+    pub fn end(&self, serving: &Serving) -> Option<&Interface> {
+        self.networks.get(serving.serves.0)?.interface(serving.port.unwrap_or(serving.serves.1))
+    }
+
     /// How a server is called in findings.
     pub fn label(&self, serving: &Serving) -> String {
-        let process = self.server(serving).and_then(|server| server.process.as_ref());
+        let server = self.server(serving);
+        let process = server.and_then(|server| server.process.as_ref());
         let name = process.map_or_else(|| "somebody".to_owned(), |process| process.label());
-        match self.origin(serving) {
-            Some((network, interface)) => format!("{name} on {}", network.place(&interface.name)),
-            None => name,
-        }
+        let Some((network, interface)) = self.origin(serving) else { return name };
+        let told = server.and_then(|server| server.told.as_ref());
+        let to = told.and_then(|told| told.relay_of(interface)?.server);
+        let role = match (self.role(serving), to) {
+            (Role::Relay, Some(to)) => format!(", a relay to {to},"),
+            (Role::Relay, None) => ", a relay,".to_owned(),
+            (Role::Proxy, _) => ", a proxy,".to_owned(),
+            (Role::Server | Role::Idle, _) => String::new(),
+        };
+        format!("{name}{role} on {}", network.place(&interface.name))
     }
 
     /// Finds out who serves what, and looks into the namespaces from which others do.
@@ -211,13 +239,26 @@ impl Facts {
                 continue;
             }
             let (ifindex, is_sure) = (interface.ifindex, serves.is_some());
-            let serving =
-                |serves, port| Serving { server, network, ifindex, serves, port, is_sure };
+            let serving = |serves, port, vlan| Serving {
+                server,
+                network,
+                ifindex,
+                serves,
+                port,
+                vlan,
+                is_sure,
+            };
             if origin.selected.contains(&ifindex) {
-                found.push(serving((network, ifindex), None));
+                found.push(serving((network, ifindex), None, None));
+            }
+            let vlan = interface.tagged.map(|tagged| tagged.vlan);
+            let below = interface.tagged.filter(|tagged| tagged.is_on_bridge);
+            let below = below.and_then(|tagged| tagged.lower);
+            if let Some(bridge) = below.filter(|bridge| origin.selected.contains(bridge)) {
+                found.push(serving((network, bridge), None, vlan));
             }
             let joints = self.joints(interface, (&origin.netns, &origin.interfaces)).into_iter();
-            found.extend(joints.map(|(bridge, port)| serving(bridge, Some(port))));
+            found.extend(joints.map(|(bridge, port)| serving(bridge, Some(port), vlan)));
         }
         for serving in found {
             // One process may have several sockets there.
@@ -245,9 +286,11 @@ impl Facts {
         interface: &Interface,
         (netns, beside): (&NetNs, &[Interface]),
     ) -> Vec<((usize, u32), u32)> {
+        let own = [Some(interface.ifindex), interface.tagged.and_then(|tagged| tagged.lower)];
         let is_end = |end: &&Interface| {
+            let is_own = |index: Option<u32>| index.is_some() && own.contains(&index);
             end.kind.as_deref() == Some("veth")
-                && (end.ifindex == interface.ifindex || end.controller == Some(interface.ifindex))
+                && (is_own(Some(end.ifindex)) || is_own(end.controller))
         };
         let joint = |end: &Interface| {
             self.networks.iter().enumerate().find_map(|(at, network)| {

@@ -42,6 +42,17 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Whether a server answered anybody on a bridge.
+    pub fn has_reply(&self, at: (usize, u32)) -> bool {
+        self.exchanges.iter().any(|it| it.at == at && !it.servers.is_empty())
+            || self.sums.iter().any(|it| it.at == at && it.replies > 0)
+    }
+
+    /// Whether somebody asked on a bridge.
+    pub fn has_request(&self, at: (usize, u32)) -> bool {
+        self.exchanges.iter().any(|it| it.at == at && it.requests > 0)
+    }
+
     /// How likely it can be said to be that something did not come.
     pub fn at_most(&self, at: (usize, u32), likelihood: Likelihood) -> Likelihood {
         match self.missed.contains(&at) {

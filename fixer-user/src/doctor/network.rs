@@ -99,6 +99,11 @@ impl Network {
         self.interfaces.iter().filter(move |interface| interface.controller == Some(bridge))
     }
 
+    /// What a VLAN device is over, if that is here.
+    pub fn below(&self, interface: &Interface) -> Option<&Interface> {
+        self.interface(interface.tagged?.lower?)
+    }
+
     /// How an interface is called in findings.
     pub fn place(&self, interface: &str) -> String {
         match &**self.netns.label() {
@@ -167,5 +172,7 @@ impl Network {
 pub fn leads_out(interface: &Interface) -> bool {
     const KINDS: [&str; 7] = ["vxlan", "vlan", "bond", "geneve", "gretap", "team", "ip6gretap"];
     let is_loopback = interface.name == "lo";
-    interface.kind.as_deref().map_or(!is_loopback, |kind| KINDS.contains(&kind))
+    // The frames of a bridge's own VLAN go where the bridge's do.
+    let is_on_bridge = interface.tagged.is_some_and(|tagged| tagged.is_on_bridge);
+    !is_on_bridge && interface.kind.as_deref().map_or(!is_loopback, |kind| KINDS.contains(&kind))
 }

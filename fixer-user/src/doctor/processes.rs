@@ -36,9 +36,34 @@ pub struct Server {
     pub address: Ipv4Addr,
     /// The interfaces that it serves.
     pub bound: Bound,
-    /// Whether it has a packet socket: then it writes whole frames and computes their sums itself.
-    pub has_packet_socket: bool,
+    /// The interfaces that its packet sockets are on; 0 is any, and -1 one that is gone. There it writes
+    /// whole frames, and computes their sums itself.
+    pub packets: BTreeSet<i64>,
+    /// What it was told, if it is dnsmasq.
+    pub told: Option<Told>,
 }
+
+/// What somebody who listens where servers do is for the guests of an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It gives addresses.
+    Server,
+    /// It tells what to boot, beside a server.
+    Proxy,
+    /// It passes requests on to a server.
+    Relay,
+    /// It answers nobody.
+    Idle,
+}
+
+/// Programs that pass requests on.
+const RELAYS: [&str; 2] = ["dhcrelay", "dhcp-helper"];
+
+/// systemd-networkd, as the kernel cuts its name off.
+const NETWORKD: &str = "systemd-network";
+
+/// Programs that write all that they send themselves. Others do so only for clients that have no address.
+const FRAMERS: [&str; 2] = ["kea-dhcp4", "dhcrelay"];
 
 /// Which interfaces a server serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +75,7 @@ pub enum Bound {
     /// Those that its packet sockets are on, by index.
     Packets(BTreeSet<u32>),
     /// What dnsmasq was told.
-    Told(Told),
+    Told,
     /// One that is gone.
     Gone,
 }
@@ -61,18 +86,45 @@ impl Server {
         // A server with a packet socket has the other one for appearances.
         let is_there = self.address.is_unspecified()
             || self.address.is_broadcast()
-            || self.has_packet_socket
+            || !self.packets.is_empty()
                 && interface.addresses.iter().any(|(at, _)| *at == self.address);
         if !is_there || interface.name == "lo" {
             return Some(false);
         }
         match &self.bound {
             Bound::All => None,
-            Bound::Device(name) => Some(interface.name == *name),
+            Bound::Device(name) => {
+                let is_shunned = self.told.as_ref().is_some_and(|told| told.shuns(&interface.name));
+                Some(interface.name == *name && !is_shunned)
+            }
             Bound::Packets(indexes) => Some(indexes.contains(&interface.ifindex)),
-            Bound::Told(told) => told.serves(interface),
+            Bound::Told => self.told.as_ref()?.serves(interface),
             Bound::Gone => Some(false),
         }
+    }
+
+    /// What it is for the guests of an interface.
+    pub fn role(&self, interface: &Interface) -> Role {
+        match (&self.told, &self.process) {
+            (Some(told), _) => told.role(interface),
+            (None, Some(process)) if RELAYS.contains(&&*process.name) => Role::Relay,
+            _ => Role::Server,
+        }
+    }
+
+    /// Whether it writes whole frames on an interface: those to clients that have no address yet.
+    pub fn writes_frames(&self, interface: &Interface) -> bool {
+        [0, i64::from(interface.ifindex)].iter().any(|index| self.packets.contains(index))
+    }
+
+    /// Whether it has the kernel send broadcasts, all the same.
+    pub fn broadcasts(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.name == NETWORKD)
+    }
+
+    /// Whether it then writes all of them.
+    pub fn is_framer(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| FRAMERS.contains(&&*process.name))
     }
 }
 
@@ -198,13 +250,13 @@ fn servers(netns: Inode, pid: i32, seen: &[Seen]) -> io::Result<Vec<Server>> {
         };
         let packets: BTreeSet<_> =
             packet_sockets.iter().filter(own).map(|(_, ifindex)| *ifindex).collect();
+        let told = holder.and_then(|holder| Told::of(&holder.program));
         let bound = holder.map_or(Bound::All, |holder| {
             let fd = holder.sockets.get(&socket.inode).copied();
-            bound(&holder.program, fd, &packets)
+            bound(&holder.program, fd, told.as_ref(), &packets)
         });
         let process = holder.map(|holder| holder.program.clone());
-        let has_packet_socket = !packets.is_empty();
-        found.push(Server { process, netns, address, bound, has_packet_socket });
+        found.push(Server { process, netns, address, bound, packets, told });
     }
     Ok(found)
 }
@@ -230,14 +282,19 @@ fn packet_sockets(pid: i32) -> Vec<(u64, i64)> {
 }
 
 /// Which interfaces a process serves. Its socket knows best, if it is bound; else its other sockets.
-fn bound(program: &Program, fd: Option<i32>, packets: &BTreeSet<i64>) -> Bound {
+fn bound(
+    program: &Program,
+    fd: Option<i32>,
+    told: Option<&Told>,
+    packets: &BTreeSet<i64>,
+) -> Bound {
     match fd.map(|fd| bound_device(program.pid, fd)) {
         Some(Ok(Some(device))) => return Bound::Device(device),
         Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => return Bound::Gone,
         _ => {}
     }
-    if let Some(told) = Told::of(program) {
-        return Bound::Told(told);
+    if told.is_some() {
+        return Bound::Told;
     }
     let there: BTreeSet<_> =
         packets.iter().filter_map(|index| u32::try_from(*index).ok()).collect();

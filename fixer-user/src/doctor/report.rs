@@ -10,9 +10,6 @@ use crate::{event::printable, metrics::kernel};
 /// How wide text may be, in columns.
 const WIDTH: usize = 100;
 
-/// What stands before what was seen, what it means and what to do.
-const LABELS: [&str; 3] = ["seen:", "means:", "do:"];
-
 /// The report as JSON.
 pub fn to_json(report: &Report) -> serde_json::Result<String> {
     #[derive(Serialize)]
@@ -66,17 +63,35 @@ fn print_problem(number: usize, finding: &Finding) {
         (printable(finding.headline.as_bytes()), finding.likelihood.name());
     println!("{style}{number}. {headline}{style:#} ({likelihood})");
     let seen = finding.seen.join("; ");
-    let remedy = finding.remedy.iter().map(Remedy::as_str).collect();
-    for (label, lines) in LABELS.iter().zip([vec![&*seen], vec![&*finding.means], remedy]) {
-        lines.iter().for_each(|line| print_wrapped(&format!("   {label:<7}"), line));
+    for (label, line) in [("seen:", &seen), ("means:", &finding.means)] {
+        print_wrapped(&format!("   {label:<7}"), line);
     }
+    finding.remedy.iter().for_each(print_remedy);
     println!();
+}
+
+/// Prints what to do. Of a comment that is broken between words each line is one: somebody may give them
+/// to a shell as they stand.
+fn print_remedy(remedy: &Remedy) {
+    const FIRST: &str = "   do:    ";
+    const COMMENT: &str = "          # ";
+    let line = remedy.to_string();
+    let is_long = FIRST.len() + line.chars().count() > WIDTH;
+    match remedy.remark.filter(|_| is_long) {
+        Some(remark) => {
+            print_wrapped(FIRST, &remedy.command);
+            print_broken(COMMENT, COMMENT, remark);
+        }
+        None if line.starts_with('#') => print_broken(FIRST, COMMENT, &line),
+        None => print_wrapped(FIRST, &line),
+    }
 }
 
 fn note(finding: &Finding) -> String {
     let seen = finding.seen.join("; ");
     let mut note = format!("{}: {seen}", finding.headline);
-    for more in [&*finding.means].into_iter().chain(finding.remedy.iter().map(Remedy::as_str)) {
+    let remedies = finding.remedy.iter().map(Remedy::to_string);
+    for more in [finding.means.clone()].into_iter().chain(remedies) {
         if !more.is_empty() {
             note.push_str(&format!("; {more}"));
         }
@@ -107,16 +122,21 @@ fn words(report: &Report) -> Vec<&'static str> {
     report.fine.iter().copied().filter(|word| !word.is_empty()).collect()
 }
 
-/// Prints a line that is broken between words, further lines under its first word. The names in it
-/// may be what anybody gave to a process or an interface.
+/// Prints a line that is broken between words, further lines under its first word.
 fn print_wrapped(start: &str, text: &str) {
+    print_broken(start, &" ".repeat(start.chars().count()), text);
+}
+
+/// Prints a line that is broken between words, with this before each further line. The names in it
+/// may be what anybody gave to a process or an interface.
+fn print_broken(start: &str, further: &str, text: &str) {
     let text = printable(text.as_bytes());
     let mut line = start.to_owned();
     let mut is_empty = true;
     for word in text.split(' ') {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
             println!("{line}");
-            line = " ".repeat(start.chars().count());
+            line = further.to_owned();
             is_empty = true;
         }
         if !is_empty {

@@ -10,6 +10,9 @@ use crate::net::netns::NetNs;
 /// Where neutron's agent is told which bridge leads to which network.
 const AGENT: &str = "/etc/neutron/plugins/ml2/openvswitch_agent.ini";
 
+/// The VLAN of ports that neutron's agent has shut, or not come to yet.
+pub const DEAD: u16 = 4095;
+
 /// What there is of Open vSwitch.
 #[derive(Clone, Debug, Default)]
 pub struct Switches {
@@ -19,6 +22,8 @@ pub struct Switches {
     pub mappings: Vec<Mapping>,
     /// Interfaces that it could not have, and why.
     pub errors: Vec<(String, String)>,
+    /// Ports in the VLAN of those that are shut.
+    pub dead: Vec<String>,
     /// Whether what was asked for was done.
     pub is_served: bool,
 }
@@ -70,6 +75,10 @@ fn read(netns: &NetNs) -> io::Result<Option<Switches>> {
             .filter_map(|row| Some((names(row)?, row.get(1)?.as_str()?.to_owned())))
             .collect();
     }
+    if let Some(rows) = table(netns, "Port", "name,tag") {
+        let is_dead = |row: &&Vec<Value>| row.get(1) == Some(&DEAD.into());
+        switches.dead = rows?.iter().filter(is_dead).filter_map(names).collect();
+    }
     for line in fs::read_to_string(AGENT).unwrap_or_default().lines() {
         if let Some((key, value)) = line.split_once('=')
             && key.trim() == "bridge_mappings"
@@ -80,13 +89,13 @@ fn read(netns: &NetNs) -> io::Result<Option<Switches>> {
     Ok(Some(switches))
 }
 
-/// `physnet1:br-ex,physnet2:br-data`.
+/// `physnet1:br-ex, physnet2 : br-data`.
 fn mapped(given: &str, source: &'static str) -> Vec<Mapping> {
-    let pairs = given.split(',').filter_map(|pair| pair.trim().split_once(':'));
+    let pairs = given.split(',').filter_map(|pair| pair.split_once(':'));
     pairs
         .map(|(network, bridge)| Mapping {
-            network: network.to_owned(),
-            bridge: bridge.to_owned(),
+            network: network.trim().to_owned(),
+            bridge: bridge.trim().to_owned(),
             source,
         })
         .collect()

@@ -10,7 +10,7 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{
         AfSpecBridge, BridgePortState, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags,
-        InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVxlan, LinkAttribute,
+        InfoBridge, InfoBridgePort, InfoData, InfoPortData, InfoVlan, InfoVxlan, LinkAttribute,
         LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     nsid::{NsidAttribute, NsidMessage},
@@ -49,8 +49,14 @@ pub struct Interface {
     pub bridge: Option<Bridge>,
     /// What it does as a bridge's port, if it is one.
     pub port: Option<Port>,
+    /// Whether its frames do not get to other ports that are so, as a bridge's port (`isolated on`).
+    pub is_isolated: bool,
+    /// Whether frames to everybody do not leave through it, as a bridge's port (`bcast_flood off`).
+    pub is_spared_broadcasts: bool,
     /// The VLANs of a bridge's port, or of the bridge itself.
     pub vlans: Vec<Vlan>,
+    /// Where it takes its frames from as a VLAN device, if it is one.
+    pub tagged: Option<Tagged>,
     /// Whether a VXLAN device computes its outer checksums (`udpcsum`), if it is one.
     pub outer_checksum: Option<bool>,
 }
@@ -60,12 +66,33 @@ impl Interface {
     pub fn networks_hold(&self, address: Ipv4Addr) -> bool {
         self.addresses.iter().any(|(own, len)| share_network(*own, address, *len))
     }
+
+    /// Whether a VLAN passes it, as a bridge's port or as the bridge itself.
+    pub fn carries(&self, vlan: u16) -> bool {
+        self.vlans.iter().any(|own| (own.first..=own.last).contains(&vlan))
+    }
+
+    /// The VLAN that untagged frames belong to there.
+    pub fn pvid(&self) -> Option<u16> {
+        self.vlans.iter().find(|vlan| vlan.is_pvid).map(|vlan| vlan.first)
+    }
 }
 
 /// Whether two addresses begin with the same so many bits.
 pub fn share_network(one: Ipv4Addr, other: Ipv4Addr, len: u8) -> bool {
     let mask = u32::MAX.checked_shl(32 - u32::from(len.min(32))).unwrap_or(0);
     one.to_bits() & mask == other.to_bits() & mask
+}
+
+/// What a VLAN device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tagged {
+    /// Its VLAN.
+    pub vlan: u16,
+    /// The interface in the same namespace whose tagged frames these are, if it is there.
+    pub lower: Option<u32>,
+    /// Whether that is a bridge.
+    pub is_on_bridge: bool,
 }
 
 /// What a bridge is set to.
@@ -134,8 +161,22 @@ pub fn interfaces(netns: &NetNs) -> io::Result<Vec<Interface>> {
                 addresses.iter().filter_map(|message| ipv4(message, interface.ifindex)).collect();
             interface.vlans = vlans.get(&interface.ifindex).cloned().unwrap_or_default();
         }
+        lay(&mut found);
         Ok(found)
     })
+}
+
+/// Lays VLAN devices on what they are over.
+fn lay(interfaces: &mut [Interface]) {
+    let is_bridge = |interface: &Interface| (interface.ifindex, interface.bridge.is_some());
+    let known: BTreeMap<_, _> = interfaces.iter().map(is_bridge).collect();
+    for interface in interfaces {
+        let lower = interface.joined.filter(|_| interface.joined_in.is_none());
+        if let (Some(tagged), Some(lower)) = (&mut interface.tagged, lower) {
+            tagged.lower = Some(lower);
+            tagged.is_on_bridge = known.get(&lower) == Some(&true);
+        }
+    }
 }
 
 /// The number that a namespace has given to another; `None`: it has given it none.
@@ -247,11 +288,26 @@ fn tell(interface: &mut Interface, info: &LinkInfo) {
             };
             interface.outer_checksum = infos.iter().find_map(told);
         }
-        LinkInfo::PortData(InfoPortData::BridgePort(infos)) => {
-            interface.port = infos.iter().find_map(|info| match info {
-                InfoBridgePort::State(state) => port(*state),
+        LinkInfo::Data(InfoData::Vlan(infos)) => {
+            let told = |info: &InfoVlan| match info {
+                InfoVlan::Id(vlan) => {
+                    Some(Tagged { vlan: *vlan, lower: None, is_on_bridge: false })
+                }
                 _ => None,
-            });
+            };
+            interface.tagged = infos.iter().find_map(told);
+        }
+        LinkInfo::PortData(InfoPortData::BridgePort(infos)) => {
+            for info in infos {
+                match info {
+                    InfoBridgePort::State(state) => interface.port = port(*state),
+                    InfoBridgePort::Isolated(is_on) => interface.is_isolated = *is_on,
+                    InfoBridgePort::BroadcastFlood(is_on) => {
+                        interface.is_spared_broadcasts = !is_on;
+                    }
+                    _ => {}
+                }
+            }
         }
         _ => {}
     }

@@ -276,7 +276,7 @@ fn diagnosis(doctor: Running) -> Result<Vec<String>> {
         "meanwhile",
         "answered 02:00:00:00:00:02",
         "network boot clients are not served",
-        "unless they are a failover pair",
+        "in order if they are a failover pair",
     ] {
         let words_of = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(words_of(&all).contains(words), "the doctor does not say '{words}': {said:#?}");

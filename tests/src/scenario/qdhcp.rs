@@ -127,7 +127,8 @@ fn dnsmasq(host: &Host, interface: &str, range: &str) -> Result<Running> {
             "--dhcp-authoritative",
             &format!("--interface={interface}"),
             &format!("--dhcp-range={range},255.255.255.0,1h"),
-            &format!("--pid-file=/run/dnsmasq-{range}.pid"),
+            // The one for a network, whatever its subnets are.
+            &format!("--pid-file=/run/dnsmasq-{NAMESPACE}.pid"),
             &format!("--dhcp-leasefile=/run/leases-{range}"),
         ],
     )?;

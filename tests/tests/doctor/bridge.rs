@@ -6,13 +6,17 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use fixer_tests::command::PATIENCE;
+use fixer_tests::command::{PATIENCE, output};
 use fixer_user::lab::{
     link,
-    scene::{BRIDGE, PORT},
+    scene::{BRIDGE, GUEST, PORT},
+    strict,
 };
 
-use super::{Diagnosis, Host, contains, run};
+use super::{Diagnosis, Host, contains, run, scene, server::behind};
+
+/// The client.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 #[test]
 fn a_healthy_bridge_has_nothing() -> Result<()> {
@@ -126,4 +130,56 @@ fn a_tunnels_outer_checksum_is_not_the_fault() -> Result<()> {
         run(&host.scene.host, "ip", "link del vx0")?;
     }
     Ok(())
+}
+
+/// What is sent to everybody reaches the server's port, or nobody.
+#[test]
+fn ports_that_are_kept_apart() -> Result<()> {
+    let behind = behind()?;
+    let host = &behind.scene.host;
+    let look = || Diagnosis::of(host, &["-i", BRIDGE]);
+    let replies = || {
+        let patience = Duration::from_secs(2);
+        Ok::<_, anyhow::Error>(strict::ask(&behind.scene.guest, GUEST, MAC, patience)?.replies)
+    };
+    look()?.passes("isolation")?;
+    ensure!(replies()? > 0);
+    run(host, "bridge", "link set dev tap-dhcp isolated on")?;
+    look()?.passes("isolation")?;
+    run(host, "bridge", "link set dev guest0 isolated on")?;
+    ensure!(replies()? == 0);
+    let diagnosis = look()?;
+    let finding = diagnosis.names("isolation", "likely")?;
+    contains(&finding, &["the server behind tap-dhcp apart", "isolated on: tap-dhcp, and guest0"])?;
+    output(host, "sh", &["-c", &diagnosis.remedy("isolation")?])?;
+    look()?.passes("isolation")?;
+    for (port, likelihood, words) in [
+        ("tap-dhcp", "likely", "requests do not get to the server behind tap-dhcp"),
+        ("guest0", "possible", "replies to everybody do not get to the guest behind guest0"),
+    ] {
+        run(host, "bridge", &format!("link set dev {port} bcast_flood off"))?;
+        let diagnosis = look()?;
+        contains(&diagnosis.names("isolation", likelihood)?, &[words, "bcast_flood off"])?;
+        output(host, "sh", &["-c", &diagnosis.remedy("isolation")?])?;
+        look()?.passes("isolation")?;
+    }
+    ensure!(replies()? > 0);
+    Ok(())
+}
+
+/// A server on the bridge itself is behind no port: guests that are kept apart still reach it.
+#[test]
+fn isolated_guests_of_a_server_on_the_bridge() -> Result<()> {
+    let host = Host::new()?;
+    host.host("bridge", "link set dev guest0 isolated on")?;
+    host.diagnosis()?.is_healthy()?;
+    // An uplink that is isolated, too, leads guests to no server.
+    let scene = scene()?;
+    run(&scene.host, "ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    run(&scene.host, "ip", "link set vx0 up master br0")?;
+    for port in ["guest0", "vx0"] {
+        Diagnosis::of(&scene.host, &["-i", BRIDGE])?.passes("isolation")?;
+        run(&scene.host, "bridge", &format!("link set dev {port} isolated on"))?;
+    }
+    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("isolation", "possible").map(drop)
 }

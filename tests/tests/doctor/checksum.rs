@@ -44,9 +44,10 @@ pub(super) fn dnsmasq_told(arguments: &[&str]) -> Command {
         "--leasefile-ro",
         "--user=root",
         "--group=root",
-        "--pid-file",
     ];
-    program("dnsmasq", &[&fixed, arguments].concat())
+    let has_pid_file = arguments.iter().any(|argument| argument.starts_with("--pid-file"));
+    let none: &[&str] = if has_pid_file { &[] } else { &["--pid-file"] };
+    program("dnsmasq", &[&fixed, none, arguments].concat())
 }
 
 /// A dnsmasq in a namespace, once it listens.

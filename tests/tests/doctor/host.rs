@@ -11,11 +11,15 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
-    command::{Running, fixer, output, program},
+    command::{Process, Running, fixer, output, program, turn_off},
     faults,
 };
 use fixer_user::{
-    lab::{link, scene::BRIDGE},
+    lab::{
+        link,
+        packet::PacketSocket,
+        scene::{BRIDGE, GUEST},
+    },
     net::netns::NetNs,
 };
 use nix::{
@@ -27,9 +31,14 @@ use nix::{
 use super::{
     Diagnosis, Host, PROBLEM,
     bridge::shorten,
-    checksum::{dnsmasq, serve},
-    contains, run,
+    checksum::dnsmasq,
+    contains,
+    message::{read_request, request},
+    switch::{UNSERVED, beside},
 };
+
+/// The client.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
 /// Everything of a namespace that a look could have changed.
 fn state(host: &Host) -> Result<String> {
@@ -139,6 +148,7 @@ fn what_is_not_there_is_a_mistake() -> Result<()> {
     let host = Host::new()?;
     for (arguments, status, words) in [
         (&["-i", "br9"][..], 1, "no interface 'br9'"),
+        (&["-i", "ns-*", "-i", "tap*"], 1, "no interface matches 'ns-*' or 'tap*'"),
         (&["--netns", "nowhere"], 1, "ip netns list"),
         (&["--listen", "0"], 2, "0 is not in"),
     ] {
@@ -200,42 +210,97 @@ fn a_kernel_on_which_the_fix_does_not_hold() -> Result<()> {
     Ok(())
 }
 
+/// A host on which almost everything is wrong.
+struct Ruin {
+    host: Host,
+    _behind: NetNs,
+    _servers: [Running; 3],
+}
+
 /// One fault of each kind.
-#[test]
-fn a_tired_operator_reads_the_most_likely_cause_first() -> Result<()> {
+fn ruin() -> Result<Ruin> {
     let host = Host::partial()?;
-    let _other = serve(&host.scene.host, &["--dhcp-alternate-port=67,68"])?;
+    let netns = &host.scene.host;
+    // A second server, behind a port, with the same addresses, and rules that act on what is bridged.
+    let behind = NetNs::scratch("behind")?;
+    link::veth(netns, "tap-dhcp", &behind, "ns-dhcp")?;
+    link::enslave(netns, "tap-dhcp", BRIDGE)?;
+    link::address(&behind, "ns-dhcp", [10, 0, 3, 2].into(), 24)?;
+    turn_off(&behind, "ns-dhcp", "tx")?;
+    let other = dnsmasq(&behind, "ns-dhcp", "10.0.3", &[])?;
+    host.host("iptables", "-P FORWARD DROP")?;
+    host.host("sysctl", "-w net.bridge.bridge-nf-call-iptables=1")?;
+    // Ports that are down, spared broadcasts, and too short; and a spanning tree.
+    host.host("bridge", "link set dev guest0 bcast_flood off")?;
+    link::veth(netns, "guest1", &host.scene.guest, "eth1")?;
+    link::enslave(netns, "guest1", BRIDGE)?;
+    host.host("ip", "link set guest1 down")?;
     host.host("ip", "link set br0 type bridge stp_state 1 forward_delay 1500")?;
     shorten(&host)?;
-    run(&host.scene.host, "ip", "link add old0 type bridge")?;
-    run(&host.scene.host, "ip", "addr add 10.0.9.1/24 dev old0")?;
-    run(&host.scene.host, "ip", "link set old0 up")?;
-    let _left = dnsmasq(&host.scene.host, "old0", "10.0.9", &[])?;
-    link::delete(&host.scene.host, "old0")?;
+    // A server whose interface is gone, one that has nothing for its own, and a bridge that has none.
+    let bridge = |name: &str, address: [u8; 4]| {
+        link::bridge(netns, name)?;
+        link::address(netns, name, address.into(), 24)
+    };
+    bridge("old0", [10, 0, 9, 1])?;
+    let left = dnsmasq(netns, "old0", "10.0.9", &[])?;
+    link::delete(netns, "old0")?;
+    bridge("br1", [10, 0, 4, 1])?;
+    turn_off(netns, "br1", "tx")?;
+    let idle = dnsmasq(netns, "br1", "10.99.0", &[])?;
+    host.host("ip", "link add br2 type bridge")?;
     host.host("ip", "addr add 10.0.3.2/24 dev lo")?;
     host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=1")?;
     output(
-        &host.scene.host,
+        netns,
         "nft",
         &["add table inet f; add chain inet f in { type filter hook input priority 0; }; \
          add rule inet f in udp dport 67 drop"],
     )?;
-    let ended = Running::start(&host.scene.host, fixer(&["doctor"])?)?.end()?;
+    Ok(Ruin { host, _behind: behind, _servers: [other, left, idle] })
+}
+
+#[test]
+fn a_tired_operator_reads_the_most_likely_cause_first() -> Result<()> {
+    let ruin = ruin()?;
+    let scene = &ruin.host.scene;
+    let arguments = ["doctor", "-i", BRIDGE, "-i", "br1", "-i", "br2", "--listen", "2"];
+    let mut doctor = beside(&scene.host, &fixer(&arguments)?, UNSERVED)?;
+    doctor.stderr.wait("listening for 2 s")?;
+    // A guest asks in vain, for a lease and for a file.
+    let client = PacketSocket::open(&scene.guest, GUEST)?;
+    let asked = [request(1, 7, MAC, &[]), read_request(MAC)];
+    let pid = Process::of(doctor.pid())?;
+    while !pid.ends_within(Duration::from_millis(100))? {
+        asked.iter().try_for_each(|frame| client.send(frame, None))?;
+    }
+    let ended = doctor.end()?;
     ensure!(ended.status.code() == Some(PROBLEM), "{ended:?}");
     let text = ended.stdout.join("\n");
     println!("{text}");
-    ensure!(ended.stdout.len() <= 40, "{} lines:\n{text}", ended.stdout.len());
+    ensure!(ended.stdout.len() <= 100, "{} lines:\n{text}", ended.stdout.len());
     for line in &ended.stdout {
         ensure!(line.chars().count() <= 100, "too long: {line}");
     }
+    // A comment that goes on is one on each line.
+    contains(&text, &["\n          # --dhcp-range=10.0.4.128", "\n          # port 69"])?;
     let order = [
-        "1. the firewall drops what guests ask of br0 (certain)",
-        "2. replies that leave br0 have unfinished UDP checksums (likely)",
-        "3. ports of br0 forward only after 30 s (likely)",
-        "4. dnsmasq (pid ",
-        "5. 2 servers answer on br0 (possible)",
-        "6. rp_filter may drop what guests on br0 send from their addresses (possible)",
-        "7. br0 sends longer frames than its ports carry (possible)",
+        "br2 is down (certain)",
+        "nobody on this host serves DHCP to br2 (certain)",
+        "on br1 has no address to give (certain)",
+        "the firewall drops what guests ask of br",
+        "clients on br0 ask, and nobody answers (certain)",
+        "replies that leave br0 have unfinished UDP checksums (likely)",
+        "ports of br0 forward only after 30 s (likely)",
+        "guest1, a port of br0, does not forward (likely)",
+        "iptables' rules for routed packets drop DHCP between the ports of br0 (likely)",
+        "Open vSwitch does not do what it was asked to (likely)",
+        "nobody answers TFTP requests on br0 (likely)",
+        "replies to everybody do not get to the guest behind guest0 (possible)",
+        "is left over (possible)",
+        "2 servers answer on br0 (possible)",
+        "rp_filter may drop what guests on br0 send from their addresses (possible)",
+        "br0 sends longer frames than its ports carry (possible)",
     ];
     let places: Vec<_> = order.iter().map(|headline| text.find(headline)).collect();
     ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}\n{text}");

@@ -6,11 +6,13 @@ mod checksum;
 mod firewall;
 mod host;
 mod message;
+mod nobody;
+mod role;
 mod server;
 mod switch;
 mod traffic;
 
-use std::io;
+use std::{io, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
@@ -52,7 +54,21 @@ impl Diagnosis {
     fn read(ended: &Ended) -> Result<Self> {
         let report = serde_json::from_str(&ended.stdout.concat());
         let report = report.with_context(|| format!("this is no report: {ended:?}"))?;
-        Ok(Self { status: ended.status.code(), report })
+        let diagnosis = Self { status: ended.status.code(), report };
+        diagnosis.can_be_done()?;
+        Ok(diagnosis)
+    }
+
+    /// A shell understands everything that is to be done.
+    fn can_be_done(&self) -> Result<()> {
+        for finding in self.report["findings"].as_array().context("there are no findings")? {
+            for line in finding["do"].as_array().context("nothing is to be done")? {
+                let line = line.as_str().context("this is no line")?;
+                let read = Command::new("bash").args(["-n", "-c", line]).output()?;
+                ensure!(read.status.success(), "{line}: {read:?}");
+            }
+        }
+        Ok(())
     }
 
     /// The finding of a check, as text. Fails if there is none, or if a problem is not told by the

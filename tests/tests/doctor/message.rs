@@ -23,6 +23,18 @@ pub(super) fn request(kind: u8, xid: u32, mac: [u8; 6], options: &[(u8, &[u8])])
     frame(mac, [0; 4], [255; 4], [68, 67], &message)
 }
 
+/// What a server answers to everybody, from an address of the bridge's network.
+pub(super) fn offer(xid: u32, mac: [u8; 6], client: [u8; 6]) -> Vec<u8> {
+    let mut message = vec![0; 240];
+    (message[0], message[1], message[2]) = (2, 1, 6);
+    message[4..8].copy_from_slice(&xid.to_be_bytes());
+    message[28..34].copy_from_slice(&client);
+    message[236..].copy_from_slice(&[99, 130, 83, 99]);
+    message.extend_from_slice(&[53, 1, 2, 54, 4, 10, 0, 3, 2, 255]);
+    message.resize(message.len().max(300), 0);
+    frame(mac, [10, 0, 3, 2], [255; 4], [67, 68], &message)
+}
+
 /// A request for a file from the server on the bridge.
 pub(super) fn read_request(mac: [u8; 6]) -> Vec<u8> {
     let payload = b"\0\x01pxelinux.0\0octet\0";

@@ -83,7 +83,7 @@ fn wait_until_read(scene: &Scene) -> Result<()> {
 }
 
 /// The same while a client sends these frames.
-fn hear_sent(scene: &Scene, frames: &[Vec<u8>]) -> Result<Diagnosis> {
+pub(super) fn hear_sent(scene: &Scene, frames: &[Vec<u8>]) -> Result<Diagnosis> {
     let client = PacketSocket::open(&scene.guest, GUEST)?;
     hear(scene, || frames.iter().try_for_each(|frame| Ok(client.send(frame, None)?)))
 }
@@ -110,10 +110,27 @@ fn replies_with_unfinished_sums_and_with_finished_ones() -> Result<()> {
         hear_sent(&host.scene, std::slice::from_ref(&discover))?.names("sums", "certain")?;
     let pid = observer.pid();
     let there = format!("although fixer run (pid {pid}) is there: it changes nothing");
-    contains(&finding, &[&there, &format!("stop it (pid {pid}), then fixer attach -i br0")])?;
+    contains(&finding, &[&there, &format!("kill {pid} # fixer run"), "fixer attach -i br0"])?;
     drop(observer);
     let _fixer = on_bridge(&host.scene.host, &[])?;
     hear_sent(&host.scene, &[discover])?.is_healthy()
+}
+
+/// A client gets a whole lease, and so does the doctor see nothing that is wrong.
+#[test]
+fn a_lease_on_a_healthy_bridge() -> Result<()> {
+    let host = Host::new()?;
+    let mut lease = None;
+    let ask = |_: &Running| {
+        wait_for_ears(&host.scene)?;
+        lease = strict::ask(&host.scene.guest, GUEST, MAC, Duration::from_secs(4))?.lease;
+        Ok(())
+    };
+    let diagnosis = hear_after(&host.scene, 3, ask, || Ok(()))?;
+    ensure!(lease.is_some(), "the client has no lease");
+    diagnosis.is_healthy()?;
+    let fine = diagnosis.report["fine"].to_string();
+    contains(&fine, &["checksums of replies that passed", "every request answered"])
 }
 
 /// What is rightly attached elsewhere is left alone.

@@ -36,7 +36,7 @@ pub fn offers(facts: &Facts) -> Vec<Finding> {
             ))
             .means("the client gets an address and does not boot: \"No boot filename received\"")
             .remedy(
-                "dnsmasq: --dhcp-boot=FILE,,SERVER; dhcpd: filename \"FILE\"; next-server SERVER;",
+                "# dnsmasq: --dhcp-boot=FILE,,SERVER; dhcpd: filename \"FILE\"; next-server SERVER;",
             ),
         );
     }
@@ -62,7 +62,7 @@ pub fn files(facts: &Facts) -> Vec<Finding> {
             .seen(format!("{} asked {} at UDP port 69", transfer.client.0, transfer.server))
             .means("the client has its lease and waits for its boot file")
             .remedy(
-                "start a TFTP server there (dnsmasq: --enable-tftp --tftp-root=DIRECTORY), and \
+                "# start a TFTP server there (dnsmasq: --enable-tftp --tftp-root=DIRECTORY), and \
                  open UDP port 69",
             ),
         );

@@ -29,10 +29,7 @@ const RULE: &str =
 pub fn partial(facts: &Facts) -> Vec<Finding> {
     let mut found: Vec<Finding> = Vec::new();
     for serving in &facts.serving {
-        let was_heard = facts.heard.as_ref().is_some_and(|heard| {
-            heard.sums.iter().any(|sums| sums.at == serving.serves && sums.replies > 0)
-        });
-        if was_heard {
+        if was_heard(facts, serving) {
             continue;
         }
         let Some(finding) = expected(facts, serving) else { continue };
@@ -43,6 +40,22 @@ pub fn partial(facts: &Facts) -> Vec<Finding> {
     found
 }
 
+/// Whether replies passed that tell. Whole ones of a server that writes them itself say nothing of others.
+fn was_heard(facts: &Facts, serving: &Serving) -> bool {
+    let sums = facts.heard.iter().flat_map(|heard| &heard.sums);
+    let here: Vec<_> = sums.filter(|it| it.at == serving.serves && it.replies > 0).collect();
+    match is_framed(facts, serving) {
+        true => here.iter().any(|sums| sums.partial > 0),
+        false => !here.is_empty(),
+    }
+}
+
+/// Whether a server writes what it sends to clients without an address itself.
+fn is_framed(facts: &Facts, serving: &Serving) -> bool {
+    let told = facts.origin(serving).zip(facts.server(serving));
+    told.is_some_and(|((_, interface), server)| server.writes_frames(interface))
+}
+
 fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     let (origin, interface) = facts.origin(serving)?;
     let server = facts.server(serving)?;
@@ -50,7 +63,13 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     let promises = |network: &Network, interface: &Interface| {
         network.promises.as_ref()?.get(&interface.name).copied()
     };
-    if server.has_packet_socket || promises(origin, interface) != Some(true) {
+    // What leaves a VLAN device leaves what is below it, too.
+    let way_out: Vec<_> =
+        [Some(interface), origin.below(interface)].into_iter().flatten().collect();
+    let is_framed = is_framed(facts, serving);
+    if (is_framed && server.is_framer())
+        || way_out.iter().any(|at| promises(origin, at) != Some(true))
+    {
         return None;
     }
     let ports: Vec<_> =
@@ -64,14 +83,15 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     let way_in = serving.port.and_then(|port| bridge.interface(port));
     if leaves_here
         || (!ports.is_empty() && believing.iter().all(is_mended))
-        || mends(origin, interface, Hook::Egress)
+        || way_out.iter().any(|at| mends(origin, at, Hook::Egress))
         || way_in.is_some_and(|port| mends(bridge, port, Hook::Ingress))
         || origin.reply_out(interface).is_some_and(|[_, last]| last.summed)
     {
         return None;
     }
-    let on_the_way = [(origin, interface, Hook::Egress)]
-        .into_iter()
+    let on_the_way = way_out
+        .iter()
+        .map(|at| (origin, *at, Hook::Egress))
         .chain(way_in.map(|port| (bridge, port, Hook::Ingress)))
         .chain(believing.iter().map(|port| (bridge, *port, Hook::Egress)));
     let idle: Vec<_> = on_the_way
@@ -81,12 +101,17 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
     let is_sure = !ports.is_empty() && !facts.misses(MENDERS);
     let likelihood = match idle.iter().any(|(_, fixer)| fixer.effect == Effect::Unknown) {
         true => Likelihood::Note,
-        false if is_sure => Likelihood::Likely,
+        false if is_sure && !is_framed => Likelihood::Likely,
         false => Likelihood::Possible,
     };
-    let headline = match likelihood {
-        Likelihood::Note => format!("replies that leave {place} may have unfinished UDP checksums"),
-        _ => format!("replies that leave {place} have unfinished UDP checksums"),
+    let headline = match (likelihood, is_framed) {
+        (Likelihood::Note, _) => {
+            format!("replies that leave {place} may have unfinished UDP checksums")
+        }
+        (_, true) => {
+            format!("replies to clients that renew leave {place} with unfinished UDP checksums")
+        }
+        (_, false) => format!("replies that leave {place} have unfinished UDP checksums"),
     };
     let mut finding =
         Finding::new(facts.at_most(serving, likelihood), &place, headline).seen(format!(
@@ -94,6 +119,11 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
             facts.label(serving),
             interface.name
         ));
+    if is_framed {
+        finding = finding.seen(
+            "it writes frames to clients without an address itself, and has the kernel send the rest",
+        );
+    }
     finding = finding.seen(match facts.misses(MENDERS) {
         true => "whether a CHECKSUM rule, a tc filter or fixer finishes them could not be seen",
         false if idle.is_empty() => "no CHECKSUM rule, no tc filter with action csum, no fixer",
@@ -106,11 +136,14 @@ fn expected(facts: &Facts, serving: &Serving) -> Option<Finding> {
         let names: Vec<_> = believing.iter().take(8).map(|port| port.name.as_str()).collect();
         finding = finding.seen(format!("ports that pass them on so: {}", names.join(", ")));
     }
-    Some(
-        finding
-            .means("guests that verify checksums drop every offer: \"bad udp cksum\" in their logs")
-            .remedy(attach(origin, interface)),
-    )
+    let finding = finding.means(match is_framed {
+        true if server.broadcasts() => {
+            "guests that verify checksums and want a broadcast get no lease, and others cannot keep it"
+        }
+        true => "guests that verify checksums get a lease and cannot keep it: its renewal is not heard",
+        false => "guests that verify checksums drop every offer: \"bad udp cksum\" in their logs",
+    });
+    Some(attach(origin, interface, finding))
 }
 
 /// Whether something finishes sums at a hook of an interface.
@@ -119,21 +152,25 @@ fn mends(network: &Network, interface: &Interface, hook: Hook) -> bool {
         || (hook == Hook::Egress && network.summing.contains(&interface.ifindex))
 }
 
-/// How fixer comes to the egress of an interface, whatever of its own is there.
-pub(super) fn attach(network: &Network, interface: &Interface) -> Remedy {
+/// With how fixer comes to the egress of an interface, whatever of its own is there.
+pub(super) fn attach(network: &Network, interface: &Interface, finding: Finding) -> Finding {
     let attach = network.fixer("fixer attach", &interface.name, "");
     let holder = network.fixer_at(interface.ifindex, Hook::Egress).map(|fixer| fixer.holder);
     match holder {
-        None => attach,
+        None => finding.remedy(attach),
         Some(Holder::Attach(_) | Holder::Nobody) => {
-            network.fixer("fixer detach", &interface.name, "").with("; ").with(attach)
+            let detach = network.fixer("fixer detach", &interface.name, "");
+            finding.remedy(detach.with("; ").with(attach))
         }
-        Some(Holder::Run(pid)) => Remedy::line("stop it (pid {}), then ", &[&pid.to_string()])
-            .with(attach)
-            .with("; or have it finish the sums of DHCP by its own options"),
-        Some(Holder::Elsewhere | Holder::Unknown) => {
-            Remedy::from("end who holds it, as root see fixer status; then ").with(attach)
-        }
+        Some(Holder::Run(pid)) => finding
+            .remedy(
+                Remedy::line("kill {}", &[&pid.to_string()])
+                    .remark("fixer run; or have it finish the sums of DHCP by its own options"),
+            )
+            .remedy(attach),
+        Some(Holder::Elsewhere | Holder::Unknown) => finding
+            .remedy(Remedy::from("fixer status").remark("as root: end who holds it"))
+            .remedy(attach),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::{
     doctor::{
         facts::Facts,
         finding::{Finding, Likelihood},
+        remedy::Remedy,
     },
     metrics::kernel,
 };
@@ -17,7 +18,7 @@ pub fn fails(facts: &Facts) -> Vec<Finding> {
         Finding::new(Likelihood::Possible, "", headline)
             .seen(format!("not true that {}: {seen}", failure.trial))
             .means("do not attach it here: partial checksums need another remedy")
-            .remedy("update the kernel, or: ethtool -K BRIDGE tx off")
+            .remedy(Remedy::from("ethtool -K BRIDGE tx off").remark("or update the kernel"))
     });
     finding.into_iter().collect()
 }

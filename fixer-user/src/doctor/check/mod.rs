@@ -5,10 +5,15 @@ mod bridge;
 mod checksum;
 mod firewall;
 mod guests;
+mod isolation;
 mod kernel;
+mod rivals;
+mod role;
 mod server;
+mod start;
 mod switch;
 mod traffic;
+mod vlan;
 
 use super::{
     facts::Facts,
@@ -48,10 +53,11 @@ use Source::{Filters, Firewall, Fixers, Kernel, Links, Offload, Processes, Switc
 pub const CHECKS: &[Check] = &[
     row("bridge", "a bridge that is up", &[Links], bridge::is_up),
     row("server", "a server for each bridge", &[Links, Processes], server::nobody),
+    row("ranges", "a lease to give", &[Links, Processes], role::idle),
     row("firewall", "firewall", &[Links, Processes, Firewall], firewall::drops),
     heard("sums", "checksums of replies that passed", traffic::sums),
     heard("answers", "every request answered", traffic::answers),
-    row("vlan", "VLANs", &[Links], bridge::vlans),
+    row("vlan", "VLANs", &[Links], vlan::apart),
     row(
         "checksum",
         "checksums",
@@ -60,16 +66,18 @@ pub const CHECKS: &[Check] = &[
     ),
     row("stp", "forward delay", &[Links], bridge::forward_delay),
     row("ports", "ports forwarding", &[Links], bridge::ports),
+    row("isolation", "no port kept apart", &[Links, Processes], isolation::find),
     row("bridge-nf", "bridge-nf-call", &[Links, Firewall], firewall::bridged),
     row("switch", "Open vSwitch", &[Switches], switch::find),
-    row("leftover", "no left-over server", &[Processes], server::left_over),
-    row("servers", "one server a bridge", &[Links, Processes], server::many),
+    row("leftover", "no left-over server", &[Processes], rivals::left_over),
+    row("servers", "one server a bridge", &[Links, Processes], rivals::many),
     heard("refusals", "nobody refused", traffic::refusals),
     heard("boot", "boot file and server", boot::offers),
     heard("tftp", "files served", boot::files),
     row("rp-filter", "rp_filter", &[Links], firewall::reverse_path),
     row("mtu", "MTUs", &[Links], bridge::mtu),
     row("kernel", "this kernel", &[Kernel], kernel::fails),
+    row("relay", "", &[Processes], role::relays),
     row("rule", "", &[Links], checksum::no_rule_possible),
     row("vhost", "", &[Processes], guests::vhost),
     row("vxlan", "", &[Links], guests::vxlan),

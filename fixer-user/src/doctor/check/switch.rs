@@ -4,6 +4,7 @@ use crate::doctor::{
     facts::Facts,
     finding::{Finding, Likelihood},
     remedy::Remedy,
+    switches::DEAD,
 };
 
 /// What is wrong with Open vSwitch.
@@ -15,7 +16,10 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
             Finding::new(Likelihood::Likely, "", "Open vSwitch does not do what it was asked to")
                 .seen("ovs-vsctl list Open_vSwitch: cur_cfg is behind next_cfg")
                 .means("ovs-vswitchd does not run: bridges and ports are in its database only")
-                .remedy("systemctl restart openvswitch-switch (Red Hat: openvswitch)"),
+                .remedy(
+                    Remedy::from("systemctl restart openvswitch-switch")
+                        .remark("Red Hat: openvswitch"),
+                ),
         );
     }
     for (name, error) in &switches.errors {
@@ -23,10 +27,23 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
             Finding::new(Likelihood::Likely, name, format!("Open vSwitch has no interface {name}"))
                 .seen(format!("ovs-vsctl list Interface {name}: {error}"))
                 .means("the guest, or the server, behind it is not on the switch")
-                .remedy(Remedy::line(
-                    "ovs-vsctl del-port {}, and start what makes {} again",
-                    &[name, name],
-                )),
+                .remedy(
+                    Remedy::line("ovs-vsctl del-port {}", &[name])
+                        .remark("and start again what makes it"),
+                ),
+        );
+    }
+    for port in &switches.dead {
+        found.push(
+            Finding::new(Likelihood::Likely, port, format!("neutron has shut the port {port}"))
+                .seen(format!("ovs-vsctl list Port {port}: tag {DEAD}"))
+                .means(
+                    "the agent has not wired it, or could not: nothing gets from this VLAN to any other",
+                )
+                .remedy(
+                    Remedy::from("systemctl restart neutron-openvswitch-agent")
+                        .remark("if it stays so: openstack port show, binding_vif_type"),
+                ),
         );
     }
     let lost = switches.mappings.iter().filter(|to| !switches.bridges.contains(&to.bridge));
@@ -40,10 +57,10 @@ pub fn find(facts: &Facts) -> Vec<Finding> {
                 .seen(format!("{}: {}:{}", mapping.source, mapping.network, mapping.bridge))
                 .seen(format!("bridges: {}", switches.bridges.join(", ")))
                 .means("guests of that network reach neither server nor gateway")
-                .remedy(Remedy::line(
-                    "ovs-vsctl add-br {}, or correct the mapping",
-                    &[&mapping.bridge],
-                )),
+                .remedy(
+                    Remedy::line("ovs-vsctl add-br {}", &[&mapping.bridge])
+                        .remark("or correct the mapping"),
+                ),
         );
     }
     found

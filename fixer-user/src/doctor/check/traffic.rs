@@ -61,13 +61,11 @@ pub fn sums(facts: &Facts) -> Vec<Finding> {
                     "something finished the sum twice, or damages replies; guests that verify drop \
                      them",
                 )
-                .remedy(Remedy::from("see which: ").with(
-                    facts.networks[at.0].fixer(
-                        "fixer run",
-                        &sums.interface,
-                        " --hook both --observe-only --all",
-                    ),
-                )),
+                .remedy(
+                    facts.networks[at.0]
+                        .fixer("fixer run", &sums.interface, " --hook both --observe-only --all")
+                        .remark("shows which"),
+                ),
             );
         }
     }
@@ -84,7 +82,7 @@ fn mend(facts: &Facts, at: (usize, u32), finding: Finding) -> Finding {
     if let Some(fixer) = network.fixer_at(interface.ifindex, Hook::Egress) {
         finding = finding.seen(format!("although {} is there: {}", fixer.label(), fixer.effect));
     }
-    finding.remedy(attach(network, interface))
+    attach(network, interface, finding)
 }
 
 /// Clients that asked early enough, and that nobody answered.
@@ -145,7 +143,7 @@ pub fn answers(facts: &Facts) -> Vec<Finding> {
         if servers.is_empty() {
             finding = finding
                 .means("no server hears them, neither here nor beyond the ports of the bridge")
-                .remedy("start the server, or look at the way to it");
+                .remedy("# start the server, or look at the way to it");
         } else {
             let is_pxe = asked.iter().all(|exchange| exchange.is_pxe);
             finding = finding
@@ -157,7 +155,10 @@ pub fn answers(facts: &Facts) -> Vec<Finding> {
                               range for this network, a pool that is full or denies the client, a \
                               failover pair that says \"peer holds all free leases\"",
                 })
-                .remedy("read the server's log: journalctl -t dhcpd -t dnsmasq-dhcp -t kea-dhcp4 -n 50");
+                .remedy(
+                    Remedy::from("journalctl -t dhcpd -t dnsmasq-dhcp -t kea-dhcp4 -n 50")
+                        .remark("the server's log"),
+                );
         }
         finding.seen.extend(others(heard, at));
         found.push(finding);
@@ -190,8 +191,11 @@ pub fn refusals(facts: &Facts) -> Vec<Finding> {
                  anew, and with two servers this goes on for ever",
             )
             .remedy(
-                "keep one server; take the client's old lease away: dhclient -r, or its lease file",
-            ),
+                Remedy::from("dhclient -r").remark(
+                    "in the guest: takes its old lease away, as removing its lease file does",
+                ),
+            )
+            .remedy("# of several servers, keep one"),
         );
     }
     found

@@ -36,11 +36,10 @@ pub fn act() -> Result<Act> {
     })?;
 
     let doctor = host.run("fixer", &["doctor", "--netns", NAMESPACE, "-i", "ns-*"])?;
-    let named = doctor.stdout.iter().find_map(|line| line.split_once("the oldest is "));
-    let (who, kill) = named
-        .and_then(|(_, named)| named.split_once(": "))
-        .map(|(who, kill)| (who.to_owned(), kill.to_owned()))
-        .context("the doctor names no server")?;
+    let told = doctor.stdout.iter().filter_map(|line| line.trim_start().strip_prefix("do:"));
+    let mut commands = told.map(str::trim);
+    let kill = commands.find(|command| command.starts_with("kill "));
+    let kill = kill.context("the doctor names no server")?.to_owned();
     let found = story::finding(doctor, "servers answer")?;
     host.sh(&kill)?;
     old.end().context("the doctor named another server")?;
@@ -52,8 +51,9 @@ pub fn act() -> Result<Act> {
         fault: format!("two servers answer: {}", fault.unwrap_or_default()),
         fixer: vec![
             format!("fixer {}", WATCHING.join(" ")),
-            format!("doctor: {found}; the oldest is {who}"),
-            format!("{kill}; then {}", exchanges.join("; ")),
+            format!("doctor: {found}"),
+            kill,
+            format!("then {}", exchanges.join("; ")),
         ],
         client,
     })
