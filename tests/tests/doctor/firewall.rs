@@ -17,7 +17,7 @@ impl Host {
     }
 
     /// The rules lead to this finding, and what it says to do mends it.
-    fn blocked(&self, rules: &str, likelihood: &str, words: &[&str]) -> Result<()> {
+    pub(super) fn blocked(&self, rules: &str, likelihood: &str, words: &[&str]) -> Result<()> {
         self.rules(rules)?;
         let diagnosis = self.diagnosis()?;
         contains(&diagnosis.names("firewall", likelihood)?, words)?;

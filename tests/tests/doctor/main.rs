@@ -4,8 +4,11 @@
 mod bridge;
 mod checksum;
 mod firewall;
+mod firewalls;
 mod host;
+mod matches;
 mod message;
+mod programs;
 mod server;
 mod switch;
 mod traffic;

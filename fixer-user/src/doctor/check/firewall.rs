@@ -17,6 +17,9 @@ use crate::{
 const REQUEST: [u16; 2] = [68, 67];
 const REPLY: [u16; 2] = [67, 68];
 
+/// The families and hooks in which rules are at devices.
+const DEVICES: (&[&str], &[&str]) = (&["netdev", "inet"], &["ingress", "egress"]);
+
 /// A way through the rules.
 struct Way<'a> {
     families: &'static [&'static str],
@@ -45,9 +48,10 @@ pub fn drops(facts: &Facts) -> Vec<Finding> {
         let request = packet(name, None, REQUEST, server);
         let reply = packet(None, name, REPLY, server);
         let ways = [
-            Way { families: &["netdev"], hooks: &["ingress"], packet: request },
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: request },
             Way { families: &["ip", "inet"], hooks: &["prerouting", "input"], packet: request },
             Way { families: &["ip", "inet"], hooks: &["output", "postrouting"], packet: reply },
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: reply },
         ];
         let here = blocked(origin, interface, &ways);
         for mut finding in here.into_iter().chain(on_bridge(facts, serving, server)) {
@@ -82,9 +86,10 @@ fn on_bridge(facts: &Facts, serving: &Serving, server: Ipv4Addr) -> Option<Findi
                 Packet { bridge: Some(&bridge.name), ..packet(near, far, REQUEST, server) };
             let reply = Packet { bridge: Some(&bridge.name), ..packet(far, near, REPLY, server) };
             let ways = [
-                Way { families: &["netdev"], hooks: &["ingress"], packet: request },
+                Way { families: DEVICES.0, hooks: DEVICES.1, packet: request },
                 Way { families: &["bridge"], hooks: hooks[0], packet: request },
                 Way { families: &["bridge"], hooks: hooks[1], packet: reply },
+                Way { families: DEVICES.0, hooks: DEVICES.1, packet: reply },
             ];
             blocked(network, port, &ways)
         },
@@ -151,7 +156,7 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
 
 /// The first of the ways on which something drops the packet.
 fn blocked(network: &Network, interface: &Interface, ways: &[Way<'_>]) -> Option<Finding> {
-    let rules = network.rules.as_ref()?;
+    let rules = &network.rules;
     let walks = ways.iter().flat_map(|way| {
         way.hooks.iter().map(move |hook| (way, rules.walk(way.families, hook, &way.packet)))
     });

@@ -1,0 +1,126 @@
+//! Hosts on which not every program is there that could tell the rules, or change them.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use fixer_tests::command::{Running, fixer, output};
+use fixer_user::lab::scene::BRIDGE;
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::{Diagnosis, Host, contains};
+
+/// Hides every program that only administrators need.
+fn without_programs() -> io::Result<()> {
+    const NONE: Option<&CStr> = None;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+    Ok(mount(Some(c"tmpfs"), c"/usr/sbin", Some(c"tmpfs"), MsFlags::empty(), NONE)?)
+}
+
+/// Programs of a host that has no others.
+struct Programs(tempfile::TempDir);
+
+impl Programs {
+    fn new() -> Result<Self> {
+        Ok(Self(tempfile::tempdir()?))
+    }
+
+    /// One of the machine's, under some name.
+    fn with(self, name: &str, program: &str) -> Result<Self> {
+        let mut places =
+            ["/usr/sbin", "/usr/bin"].iter().map(|place| Path::new(place).join(program));
+        let found = places.find(|path| path.exists()).with_context(|| program.to_owned())?;
+        let found = std::fs::canonicalize(found)?;
+        // /usr/sbin is hidden, and these look at the name that they were started by.
+        std::fs::copy(&found, self.0.path().join(format!(".{name}")))?;
+        symlink(format!(".{name}"), self.0.path().join(name))?;
+        Ok(self)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().to_owned()
+    }
+
+    /// What the doctor says on a host that has these.
+    fn diagnosis(&self, host: &Host) -> Result<Diagnosis> {
+        let mut command = fixer(&["doctor", "--json", "-i", BRIDGE])?;
+        command.env("PATH", self.path());
+        Diagnosis::read(&Running::start_as(&host.scene.host, command, without_programs)?.end()?)
+    }
+}
+
+/// The kernel has rules that nobody here can tell.
+#[test]
+fn rules_without_a_program() -> Result<()> {
+    let none = Programs::new()?;
+    let is_unseen = |host: &Host, programs: &Programs, words: &[&str]| {
+        let diagnosis = programs.diagnosis(host)?;
+        contains(&diagnosis.report["unseen"].to_string(), words)?;
+        let fine = diagnosis.report["fine"].to_string();
+        ensure!(!fine.contains("firewall") && !fine.contains("checksums"), "{diagnosis:#?}");
+        Ok(diagnosis)
+    };
+    let input = "add table inet f; \
+        add chain inet f in { type filter hook input priority 0; policy drop; }";
+    let host = Host::partial()?;
+    // Nobody can have made any.
+    let diagnosis = none.diagnosis(&host)?;
+    diagnosis.names("checksum", "likely")?;
+    ensure!(diagnosis.report["unseen"].as_array().is_some_and(Vec::is_empty), "{diagnosis:#?}");
+    output(&host.scene.host, "nft", &[input])?;
+    let words = ["the tables of nftables (inet f)", "install nftables"];
+    is_unseen(&host, &none, &words)?.names("checksum", "possible")?;
+    // iptables tells its own tables, and no others.
+    host.finish_sums()?;
+    let iptables = Programs::new()?
+        .with("iptables", "iptables-nft")?
+        .with("iptables-save", "iptables-nft-save")?;
+    is_unseen(&host, &iptables, &words)?.passes("checksum")?;
+    host.host("nft", "delete table inet f")?;
+    iptables.diagnosis(&host)?.is_healthy()?;
+    is_unseen(&host, &none, &["ip mangle"]).map(drop)
+}
+
+#[test]
+fn rules_of_the_old_iptables_without_a_program() -> Result<()> {
+    let host = Host::partial()?;
+    host.host(
+        "iptables-legacy",
+        "-t mangle -A POSTROUTING -p udp --dport 68 -j CHECKSUM --checksum-fill",
+    )?;
+    let nft = Programs::new()?.with("nft", "nft")?;
+    let diagnosis = nft.diagnosis(&host)?;
+    diagnosis.names("checksum", "possible")?;
+    let words = ["the tables of the old iptables (mangle)", "install iptables"];
+    contains(&diagnosis.report["unseen"].to_string(), &words)?;
+    // One that has another name than where both are, and one that is the other.
+    let legacy = |programs: Programs| {
+        programs.with("iptables", "iptables-legacy")?.with("iptables-save", "iptables-legacy-save")
+    };
+    legacy(nft)?.diagnosis(&host)?.is_healthy()?;
+    let other = Programs::new()?
+        .with("nft", "nft")?
+        .with("iptables", "iptables-nft")?
+        .with("iptables-save", "iptables-nft-save")?;
+    other.diagnosis(&host)?.names("checksum", "possible").map(drop)
+}
+
+/// nft tells that there is a match of iptables, and not what it matches.
+#[test]
+fn rules_of_the_new_iptables_without_it() -> Result<()> {
+    let host = Host::new()?;
+    host.host("iptables-nft", "-A INPUT -p udp -m multiport --dports 67,68 -j DROP")?;
+    let nft = Programs::new()?.with("nft", "nft")?;
+    let diagnosis = nft.diagnosis(&host)?;
+    contains(&diagnosis.report["unseen"].to_string(), &["nft does not tell", "install iptables"])?;
+    ensure!(!diagnosis.report["fine"].to_string().contains("firewall"), "{diagnosis:#?}");
+    Ok(())
+}
