@@ -3,9 +3,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::command::output;
-use fixer_user::net::netns::NetNs;
+use fixer_user::{
+    lab::scene::{BRIDGE, Scene},
+    net::netns::NetNs,
+};
 
-use super::{Host, contains, firewall::load, matches::BOTH};
+use super::{Diagnosis, Host, contains, firewall::load, matches::BOTH, run, scene};
 
 /// Rules with the one line that opens them for DHCP, and without it.
 fn open_and_shut(rules: &str, line: &str) -> Result<[String; 2]> {
@@ -53,4 +56,87 @@ fn firewalld() -> Result<()> {
     load(&host.scene.host, &shut)?;
     let finding = host.diagnosis()?.names("firewall", "certain")?;
     contains(&finding, &["firewalld's zone 'public'", "--zone=public --add-service=dhcp"])
+}
+
+/// A bridge with a port to other hosts, whose frames iptables is shown. Its server is elsewhere.
+fn shown() -> Result<Scene> {
+    let scene = scene()?;
+    run(&scene.host, "ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    run(&scene.host, "ip", "link set vx0 up master br0")?;
+    run(&scene.host, "sysctl", "-w net.bridge.bridge-nf-call-iptables=1")?;
+    Ok(scene)
+}
+
+/// Rules for a port, written after those of neutron's Linux bridge agent: they keep its guest from being a
+/// server, and let it ask one.
+#[test]
+fn neutron() -> Result<()> {
+    let rules = include_str!("../../fixtures/firewalls/neutron.rules");
+    for iptables in BOTH {
+        let scene = shown()?;
+        restore(&scene.host, iptables, rules)?;
+        Diagnosis::of(&scene.host, &["-i", BRIDGE])?.passes("bridge-nf")?;
+        run(&scene.host, iptables, "-I FORWARD -p udp --dport 67 -j DROP")?;
+        let finding = Diagnosis::of(&scene.host, &["-i", BRIDGE])?.names("bridge-nf", "likely")?;
+        ensure!(!finding.contains("bridge-nf-call-iptables=0"), "{finding}");
+    }
+    Ok(())
+}
+
+/// What the settings of bridges turn off, Docker and others rely on. A rule does less.
+#[test]
+fn between_ports() -> Result<()> {
+    let rule = "-i br0 -o br0 -p udp --dport 67:68 -j ACCEPT";
+    for (chain, place, relies) in [
+        ("DOCKER-USER", "DOCKER-USER", true),
+        ("KUBE-FORWARD", "FORWARD", true),
+        ("neutron-filter-top", "FORWARD", true),
+        ("GUESTS", "FORWARD", false),
+    ] {
+        for iptables in BOTH {
+            let scene = shown()?;
+            let host = |program: &str, arguments: &str| run(&scene.host, program, arguments);
+            host("ip", "link set br0 type bridge nf_call_iptables 1")?;
+            for rule in [
+                "-P FORWARD DROP".to_owned(),
+                format!("-N {chain}"),
+                format!("-A FORWARD -j {chain}"),
+            ] {
+                host(iptables, &rule)?;
+            }
+            let look = || Diagnosis::of(&scene.host, &[]);
+            let finding = look()?.names("bridge-nf", "likely")?;
+            let program = if iptables == "iptables-nft" { "iptables" } else { iptables };
+            contains(&finding, &[&format!("{program} -t filter -I {place} {rule}")])?;
+            for setting in ["bridge-nf-call-iptables=0", "nf_call_iptables 0"] {
+                ensure!(finding.contains(setting) != relies, "{finding}");
+            }
+            output(&scene.host, "sh", &["-c", &look()?.remedy("bridge-nf")?])?;
+            look()?.passes("bridge-nf")?;
+        }
+    }
+    Ok(())
+}
+
+/// The same where nftables itself does it, and firewalld.
+#[test]
+fn between_ports_without_iptables() -> Result<()> {
+    let scene = shown()?;
+    let look = || Diagnosis::of(&scene.host, &[]);
+    load(
+        &scene.host,
+        "add table inet f; add chain inet f r { type filter hook forward priority 0; policy drop; }",
+    )?;
+    look()?.names("bridge-nf", "likely")?;
+    output(&scene.host, "sh", &["-c", &look()?.remedy("bridge-nf")?])?;
+    look()?.passes("bridge-nf")?;
+    load(&scene.host, "flush ruleset")?;
+    // firewalld lets through what stays in a zone, unless it was told otherwise.
+    let rules = include_str!("../../fixtures/firewalls/firewalld.nft");
+    load(&scene.host, rules)?;
+    look()?.passes("bridge-nf")?;
+    load(&scene.host, "flush ruleset")?;
+    load(&scene.host, &rules.replace("oifname \"br0\" accept", ""))?;
+    let finding = look()?.names("bridge-nf", "likely")?;
+    contains(&finding, &["zone 'public'", "firewall-cmd --zone=public --add-forward"])
 }

@@ -70,6 +70,9 @@ impl Diagnosis {
         for part in ["headline", "means"] {
             ensure!(found[part].as_str().is_some_and(|text| !text.is_empty()), "{found:#?}");
         }
+        if ["firewall", "bridge-nf", "rp-filter"].contains(&check) {
+            firewall::are_commands(&found["do"])?;
+        }
         Ok(found.to_string())
     }
 

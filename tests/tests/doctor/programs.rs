@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fixer_tests::command::{Running, fixer, output};
+use fixer_tests::command::{Running, fixer, output, program};
 use fixer_user::lab::scene::BRIDGE;
 use nix::{
     mount::{MsFlags, mount},
@@ -54,6 +54,13 @@ impl Programs {
         let mut command = fixer(&["doctor", "--json", "-i", BRIDGE])?;
         command.env("PATH", self.path());
         Diagnosis::read(&Running::start_as(&host.scene.host, command, without_programs)?.end()?)
+    }
+
+    /// Runs a command on it.
+    fn run(&self, host: &Host, command: &str) -> Result<()> {
+        let mut shell = program("/bin/sh", &["-c", command]);
+        shell.env("PATH", self.path());
+        Running::start_as(&host.scene.host, shell, without_programs)?.end()?.ok().map(drop)
     }
 }
 
@@ -123,4 +130,38 @@ fn rules_of_the_new_iptables_without_it() -> Result<()> {
     contains(&diagnosis.report["unseen"].to_string(), &["nft does not tell", "install iptables"])?;
     ensure!(!diagnosis.report["fine"].to_string().contains("firewall"), "{diagnosis:#?}");
     Ok(())
+}
+
+/// The command is the one that is here and that knows the rule.
+#[test]
+fn the_command_is_one_that_knows_the_rule() -> Result<()> {
+    let rule = "-A INPUT -i br0 -p udp --dport 67 -j DROP";
+    for (made_by, plain, specific, command) in [
+        ("iptables-nft", "iptables-nft", "iptables-legacy", "iptables -t"),
+        ("iptables-nft", "iptables-legacy", "iptables-nft", "iptables-nft -t"),
+        ("iptables-legacy", "iptables-nft", "iptables-legacy", "iptables-legacy -t"),
+        ("iptables-legacy", "iptables-legacy", "iptables-nft", "iptables -t"),
+    ] {
+        let host = Host::new()?;
+        host.host(made_by, rule)?;
+        let programs = Programs::new()?
+            .with("nft", "nft")?
+            .with("iptables", plain)?
+            .with("iptables-save", &format!("{plain}-save"))?
+            .with(specific, specific)?
+            .with(&format!("{specific}-save"), &format!("{specific}-save"))?;
+        let diagnosis = programs.diagnosis(&host)?;
+        diagnosis.names("firewall", "certain")?;
+        let said = diagnosis.remedy("firewall")?;
+        ensure!(said.starts_with(command), "{made_by}, {plain}: {said}");
+        programs.run(&host, &said)?;
+        programs.diagnosis(&host)?.passes("firewall")?;
+    }
+    // Without iptables it is nft that can change what is in nftables.
+    let host = Host::new()?;
+    host.host("iptables-nft", rule)?;
+    let nft = Programs::new()?.with("nft", "nft")?;
+    let said = nft.diagnosis(&host)?.remedy("firewall")?;
+    nft.run(&host, &said)?;
+    nft.diagnosis(&host)?.passes("firewall")
 }

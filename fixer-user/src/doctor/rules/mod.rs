@@ -88,6 +88,11 @@ impl Ruleset {
         read::read(netns)
     }
 
+    /// Whether there is a chain whose name begins so.
+    pub fn has_chain(&self, start: &str) -> bool {
+        self.chains.iter().any(|chain| chain.name.starts_with(start))
+    }
+
     /// A chain of the same table as another.
     fn beside(&self, chain: &Chain, name: &str) -> Option<&Chain> {
         let is_it = |other: &&Chain| {

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::{
-    Chain, Hook, Ruleset, Truth,
+    Chain, Hook, KEPT, Ruleset, Truth,
     ask::{Found, Question, is_seldom},
     known::Packet,
     words::describe,
@@ -47,6 +47,17 @@ pub struct Stop {
     pub rule: String,
     /// Whether the old iptables made it.
     pub is_legacy: bool,
+}
+
+impl Stop {
+    /// The program that made the chain, if it was not nft: iptables, or ebtables.
+    pub fn made_by(&self) -> Option<&'static str> {
+        let is_its =
+            |family: &str, tables: &[&str]| self.family == family && tables.contains(&&*self.table);
+        let is_built_in = self.path.first()?.chars().all(char::is_uppercase);
+        let found = KEPT.iter().find(|(_, family, tables)| is_its(family, tables));
+        found.filter(|_| is_built_in).map(|(program, ..)| *program)
+    }
 }
 
 /// Where a packet is behind a rule, or behind a chain.
