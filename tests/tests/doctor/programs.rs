@@ -1,14 +1,15 @@
 //! Hosts on which not every program is there that could tell the rules, or change them.
 
 use std::{
-    ffi::CStr,
-    io,
-    os::unix::fs::symlink,
+    ffi::{CStr, CString},
+    fs,
+    os::unix::{ffi::OsStrExt as _, fs::symlink},
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use fixer_tests::command::{Running, fixer, output, program};
+use fixer_tests::command::{Ended, Running, fixer, output, program};
 use fixer_user::lab::scene::BRIDGE;
 use nix::{
     mount::{MsFlags, mount},
@@ -17,50 +18,55 @@ use nix::{
 
 use super::{Diagnosis, Host, contains};
 
-/// Hides every program that only administrators need.
-fn without_programs() -> io::Result<()> {
-    const NONE: Option<&CStr> = None;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
-    Ok(mount(Some(c"tmpfs"), c"/usr/sbin", Some(c"tmpfs"), MsFlags::empty(), NONE)?)
-}
+/// Where the programs of administrators are.
+const PLACE: &CStr = c"/usr/sbin";
 
-/// Programs of a host that has no others.
-struct Programs(tempfile::TempDir);
+/// Programs of a host that has no others of those that only administrators need.
+struct Programs {
+    directory: tempfile::TempDir,
+    /// Where the machine's are seen on that host.
+    machine: PathBuf,
+}
 
 impl Programs {
     fn new() -> Result<Self> {
-        Ok(Self(tempfile::tempdir()?))
+        let directory = tempfile::tempdir()?;
+        let machine = directory.path().join("machine");
+        fs::create_dir(&machine)?;
+        Ok(Self { directory, machine })
     }
 
     /// One of the machine's, under some name.
     fn with(self, name: &str, program: &str) -> Result<Self> {
-        let mut places =
-            ["/usr/sbin", "/usr/bin"].iter().map(|place| Path::new(place).join(program));
-        let found = places.find(|path| path.exists()).with_context(|| program.to_owned())?;
-        let found = std::fs::canonicalize(found)?;
-        // /usr/sbin is hidden, and these look at the name that they were started by.
-        std::fs::copy(&found, self.0.path().join(format!(".{name}")))?;
-        symlink(format!(".{name}"), self.0.path().join(name))?;
+        let found = fs::canonicalize(Path::new("/usr/sbin").join(program))?;
+        let file = found.file_name().context("a file has a name")?;
+        // iptables looks at the name that it is started by.
+        symlink(self.machine.join(file), self.directory.path().join(name))?;
         Ok(self)
     }
 
-    fn path(&self) -> PathBuf {
-        self.0.path().to_owned()
+    /// Runs a command there.
+    fn ended(&self, host: &Host, mut command: Command) -> Result<Ended> {
+        const NONE: Option<&CStr> = None;
+        command.env("PATH", self.directory.path());
+        let machine = CString::new(self.machine.as_os_str().as_bytes())?;
+        let hide = move || {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(NONE, c"/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)?;
+            mount(Some(PLACE), &*machine, NONE, MsFlags::MS_BIND, NONE)?;
+            Ok(mount(Some(c"tmpfs"), PLACE, Some(c"tmpfs"), MsFlags::empty(), NONE)?)
+        };
+        Running::start_as(&host.scene.host, command, hide)?.end()
     }
 
     /// What the doctor says on a host that has these.
     fn diagnosis(&self, host: &Host) -> Result<Diagnosis> {
-        let mut command = fixer(&["doctor", "--json", "-i", BRIDGE])?;
-        command.env("PATH", self.path());
-        Diagnosis::read(&Running::start_as(&host.scene.host, command, without_programs)?.end()?)
+        Diagnosis::read(&self.ended(host, fixer(&["doctor", "--json", "-i", BRIDGE])?)?)
     }
 
     /// Runs a command on it.
     fn run(&self, host: &Host, command: &str) -> Result<()> {
-        let mut shell = program("/bin/sh", &["-c", command]);
-        shell.env("PATH", self.path());
-        Running::start_as(&host.scene.host, shell, without_programs)?.end()?.ok().map(drop)
+        self.ended(host, program("/bin/sh", &["-c", command]))?.ok().map(drop)
     }
 }
 
