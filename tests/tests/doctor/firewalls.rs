@@ -22,7 +22,8 @@ fn restore(netns: &NetNs, iptables: &str, rules: &str) -> Result<()> {
     let file = tempfile::NamedTempFile::new()?;
     std::fs::write(file.path(), rules)?;
     let path = file.path().to_str().context("a path in UTF-8")?;
-    output(netns, &format!("{iptables}-restore"), &["--noflush", path]).map(drop)
+    let script = format!("{iptables}-restore --noflush < {path}");
+    output(netns, "sh", &["-c", &script]).map(drop)
 }
 
 /// `ufw enable`, and `ufw allow in on br0 to any port 67 proto udp`: ufw 0.36.2.
@@ -58,6 +59,27 @@ fn firewalld() -> Result<()> {
     contains(&finding, &["firewalld's zone 'public'", "--zone=public --add-service=dhcp"])
 }
 
+/// Rules for a port, written after those of libvirt's filter `clean-traffic`: they hold a guest to its
+/// hardware address and its IP address.
+#[test]
+fn libvirt() -> Result<()> {
+    let rules = include_str!("../../fixtures/firewalls/libvirt.ebtables");
+    let host = Host::new()?;
+    restore(&host.scene.host, "ebtables", rules)?;
+    host.diagnosis()?.is_healthy()?;
+    // An address of its own that it has to have already.
+    let shut = rules.replace("--ip-src 0.0.0.0 --ip-proto udp", "--ip-src 10.0.3.8");
+    let host = Host::new()?;
+    restore(&host.scene.host, "ebtables", &shut)?;
+    let finding = host.diagnosis()?.names("firewall", "certain")?;
+    contains(&finding, &["PREROUTING > libvirt-I-guest0 > I-guest0-ipv4-ip: drop"])?;
+    // What lets some through, and not at the guest's port, may have forgotten the guest.
+    let host = Host::new()?;
+    host.host("ebtables", "-A INPUT -s 02:00:00:00:00:07 -j ACCEPT")?;
+    host.host("ebtables", "-A INPUT -j DROP")?;
+    host.diagnosis()?.names("firewall", "possible").map(drop)
+}
+
 /// A bridge with a port to other hosts, whose frames iptables is shown. Its server is elsewhere.
 fn shown() -> Result<Scene> {
     let scene = scene()?;
@@ -72,6 +94,12 @@ fn shown() -> Result<Scene> {
 #[test]
 fn neutron() -> Result<()> {
     let rules = include_str!("../../fixtures/firewalls/neutron.rules");
+    // What comes in by one port of a bridge says nothing of what comes in by others.
+    let spoofing = "-A neutron-linuxbri-o5a1b2c3d-4 -j neutron-linuxbri-s5a1b2c3d-4\n";
+    ensure!(rules.contains(spoofing), "it holds no guest to its addresses");
+    let scene = shown()?;
+    restore(&scene.host, BOTH[0], &rules.replace(spoofing, ""))?;
+    Diagnosis::of(&scene.host, &["-i", BRIDGE])?.passes("bridge-nf")?;
     for iptables in BOTH {
         let scene = shown()?;
         restore(&scene.host, iptables, rules)?;

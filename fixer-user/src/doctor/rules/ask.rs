@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Chain, Ruleset, Truth,
-    known::{Packet, either_port},
+    known::{Packet, either_port, hardware},
 };
 
 /// Statements that ask nothing: they count, change the packet, or say what becomes of it.
@@ -108,6 +108,31 @@ impl Question<'_> {
         rule.iter().filter(compares).any(|statement| {
             (self.statement(statement), of_others.statement(statement)) == (Truth::Yes, Truth::No)
         })
+    }
+
+    /// Whether a rule names the port of a bridge that the packet came in by.
+    pub(super) fn names_port(&self, rule: &[Value]) -> bool {
+        let is_on_bridge = self.packet.bridge.is_some();
+        let names = |statement: &Value| {
+            let asked = &statement["match"];
+            let names = asked["op"] == "==" && asked["left"]["meta"]["key"] == "iifname";
+            names && asked["right"].as_str() == self.packet.iif
+        };
+        is_on_bridge && rule.iter().any(names)
+    }
+
+    /// Whether all that is not known of a rule is whether it has the guest's hardware address right.
+    pub(super) fn names_guest(&self, rule: &[Value]) -> bool {
+        let mut unknown =
+            rule.iter().filter(|statement| self.statement(statement) == Truth::Perhaps).peekable();
+        unknown.peek().is_some()
+            && unknown.all(|statement| {
+                let asked = &statement["match"];
+                let asks = &asked["left"]["payload"];
+                asked["op"] == "=="
+                    && (&asks["protocol"], &asks["field"]) == (&"ether".into(), &"saddr".into())
+                    && hardware(&asked["right"]).is_some()
+            })
     }
 
     fn compare(&self, value: &Value) -> Truth {

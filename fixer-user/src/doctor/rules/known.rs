@@ -178,3 +178,19 @@ pub(super) fn either_port(left: &Value) -> Option<[Value; 2]> {
         ["sport", "dport"].map(|field| json!({"payload": {"protocol": "udp", "field": field}}))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_are_numbers() {
+        assert_eq!(hardware(&"ff:ff:ff:ff:ff:ff".into()), Some(EVERYBODY));
+        // ebtables has written them so.
+        assert_eq!(hardware(&"52:54:0:1:2:3".into()), Some(0x5254_0001_0203));
+        for other in ["", "ff:ff", "ff:ff:ff:ff:ff:ff:ff", "fg:ff:ff:ff:ff:ff", "100:0:0:0:0:0"] {
+            assert_eq!(hardware(&other.into()), None, "{other}");
+        }
+        assert_eq!(spelled(0x5254_0001_0203), "52:54:00:01:02:03");
+    }
+}

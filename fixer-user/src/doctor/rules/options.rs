@@ -135,7 +135,10 @@ fn word(given: &str) -> String {
 fn network(given: &str) -> Value {
     let (address, len) = given.split_once('/').unwrap_or((given, "32"));
     // Some write a mask in place of a length.
-    let mask = |len: &str| Some(len.parse::<std::net::Ipv4Addr>().ok()?.to_bits().leading_ones());
+    let mask = |len: &str| {
+        let mask = len.parse::<std::net::Ipv4Addr>().ok()?.to_bits();
+        (mask.leading_ones() + mask.trailing_zeros() >= 32).then(|| mask.leading_ones())
+    };
     json!({"prefix": {"addr": address, "len": len.parse().ok().or_else(|| mask(len))}})
 }
 
@@ -164,4 +167,36 @@ fn hardware(asked: &str, given: &str) -> (Value, Value) {
         None => left(asked),
     };
     (left, address.to_lowercase().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn right(given: &str, kind: Given) -> Value {
+        sides("ip saddr", kind, given).1
+    }
+
+    #[test]
+    fn what_stands_behind_options() {
+        let network = |given: &str| right(given, Given::Network);
+        assert_eq!(network("10.0.3.7"), json!({"prefix": {"addr": "10.0.3.7", "len": 32}}));
+        assert_eq!(network("10.0.0.0/255.255.0.0"), network("10.0.0.0/16"));
+        let unknown = json!({"prefix": {"addr": "10.0.0.0", "len": null}});
+        assert_eq!(network("10.0.0.0/255.0.255.0"), unknown);
+        assert_eq!(right("53,67:68", Given::Ports), json!([53, {"range": [67, 68]}]));
+        assert_eq!(right("RELATED,ESTABLISHED", Given::Words), json!(["related", "established"]));
+        assert_eq!(right("IPv4", Given::Word), "ip");
+        assert_eq!(right("vnet+", Given::Name), "vnet*");
+    }
+
+    #[test]
+    fn hardware_addresses_have_masks_and_names() {
+        let sides = |given: &str| sides("ether daddr", Given::Mac, given);
+        let (plain, address) = sides("02:00:00:AB:00:01");
+        assert_eq!((plain, address), (left("ether daddr"), "02:00:00:ab:00:01".into()));
+        let group = "01:00:00:00:00:00/01:00:00:00:00:00";
+        assert_eq!(sides("Multicast"), sides(group));
+        assert_eq!(sides(group).0, json!({"&": [left("ether daddr"), "01:00:00:00:00:00"]}));
+    }
 }

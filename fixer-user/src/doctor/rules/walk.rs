@@ -116,6 +116,8 @@ struct Walker<'a> {
 struct Bond {
     /// Whether one of them names its ports.
     names_ports: bool,
+    /// Whether one of them names the port of a bridge that it came in by.
+    names_port: bool,
     /// Whether one of them is about few packets only.
     is_seldom: bool,
     /// Whether one of them is perhaps not about it at all.
@@ -176,6 +178,8 @@ impl Walker<'_> {
             let question = self.question(chain);
             let (truth, names_ports) = (question.rule(rule), question.names_ports(rule));
             let before = self.bond;
+            let (names_port, names_guest) = (question.names_port(rule), question.names_guest(rule));
+            self.bond.names_port |= names_port;
             self.bond.names_ports |= names_ports;
             self.bond.is_seldom |= is_seldom(rule);
             self.bond.is_loose |= truth == Truth::Perhaps;
@@ -183,7 +187,13 @@ impl Walker<'_> {
                 Truth::No => End::Next,
                 truth => self.rule(chain, rule, truth),
             };
+            // What lets one hardware address through at one port means the guest there.
+            let is_meant = self.bond.names_port && names_guest;
             self.bond = before;
+            let truth = match end {
+                End::Accept | End::Return if is_meant => Truth::Yes,
+                _ => truth,
+            };
             match (end, truth) {
                 (End::Next, _) => {}
                 (End::Return, Truth::Yes) => break,
@@ -241,7 +251,7 @@ impl Walker<'_> {
     /// Keeps in mind a rule that drops the packet perhaps. Only one that names its ports is meant for
     /// such packets, and one that bounds a rate for too many of them.
     fn suspect(&mut self, rule: &str) {
-        let Bond { names_ports, is_seldom, is_loose } = self.bond;
+        let Bond { names_ports, is_seldom, is_loose, .. } = self.bond;
         if is_loose && names_ports && !is_seldom {
             self.suspect.get_or_insert_with(|| (self.path.clone(), rule.to_owned()));
         }
