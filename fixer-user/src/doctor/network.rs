@@ -38,8 +38,8 @@ pub struct Network {
     pub summing: BTreeSet<u32>,
     /// What of fixer's is attached.
     pub fixers: Option<Vec<Fixer>>,
-    /// Its firewall.
-    pub rules: Option<Ruleset>,
+    /// Its firewall, as far as it can be read.
+    pub rules: Ruleset,
 }
 
 impl Network {
@@ -67,14 +67,10 @@ impl Network {
                 miss(Source::Fixers, what);
             })
             .ok();
-        let rules = match Ruleset::read(&netns) {
-            Ok(rules) => Some(rules.unwrap_or_default()),
-            Err(error) => {
-                let what = format!("the firewall of '{netns}': {error}; run as root");
-                miss(Source::Firewall, what);
-                None
-            }
-        };
+        let (rules, unread) = Ruleset::read(&netns);
+        for what in unread {
+            miss(Source::Firewall, format!("the firewall of '{netns}': {what}"));
+        }
         let selected = BTreeSet::new();
         Self { netns, inode, interfaces, selected, promises, summing, fixers, rules }
     }
@@ -153,8 +149,7 @@ impl Network {
     }
 
     /// A server's reply through the rules, on its way out of an interface.
-    pub fn reply_out(&self, interface: &Interface) -> Option<[Walk; 2]> {
-        let rules = self.rules.as_ref()?;
+    pub fn reply_out(&self, interface: &Interface) -> [Walk; 2] {
         let server = interface.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |(at, _)| *at);
         let packet = Packet {
             iif: None,
@@ -163,7 +158,7 @@ impl Network {
             addresses: [server, Ipv4Addr::BROADCAST],
             ports: [67, 68],
         };
-        Some(["output", "postrouting"].map(|hook| rules.walk(&["ip", "inet"], hook, &packet)))
+        ["output", "postrouting"].map(|hook| self.rules.walk(&["ip", "inet"], hook, &packet))
     }
 }
 

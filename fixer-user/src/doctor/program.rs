@@ -44,6 +44,30 @@ pub fn ask(netns: &NetNs, name: &str, arguments: &[&str]) -> Option<io::Result<S
     }))
 }
 
+/// Where rules of iptables are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// In nftables.
+    Nft,
+    /// In the kernel's older place.
+    Legacy,
+}
+
+/// What the program of iptables, or ebtables, is called here that knows a backend's rules. The plain
+/// name may be either's, so it is asked.
+pub fn of(netns: &NetNs, program: &str, backend: Backend) -> Option<String> {
+    let (suffix, is_nft) = match backend {
+        Backend::Nft => ("nft", true),
+        Backend::Legacy => ("legacy", false),
+    };
+    let version = ask(netns, program, &["--version"]);
+    if version.is_some_and(|said| said.is_ok_and(|said| said.contains("nf_tables") == is_nft)) {
+        return Some(program.to_owned());
+    }
+    let other = format!("{program}-{suffix}");
+    find(&other).map(|_| other)
+}
+
 fn run(netns: &NetNs, mut command: Command) -> io::Result<String> {
     if netns.identity()? != NetNs::current()?.identity()? {
         let netns = netns.clone();

@@ -1,8 +1,9 @@
 //! Firewalls that drop DHCP.
 
 use anyhow::{Context as _, Result, ensure};
-use fixer_tests::command::output;
+use fixer_tests::command::{output, program};
 use fixer_user::{lab::link, net::netns::NetNs};
+use serde_json::Value;
 
 use super::{Diagnosis, Host, contains};
 
@@ -11,13 +12,24 @@ pub(super) fn load(netns: &NetNs, rules: &str) -> Result<()> {
     output(netns, "nft", &[rules]).map(drop)
 }
 
+/// Fails unless a shell takes each line for a command.
+pub(super) fn are_commands(lines: &Value) -> Result<()> {
+    let lines = lines.as_array().context("there is nothing to do")?;
+    ensure!(!lines.is_empty(), "there is nothing to do");
+    for line in lines.iter().filter_map(Value::as_str) {
+        let ended = program("bash", &["-n", "-c", line]).output()?;
+        ensure!(ended.status.success(), "this is no command: {line}");
+    }
+    Ok(())
+}
+
 impl Host {
     fn rules(&self, rules: &str) -> Result<()> {
         load(&self.scene.host, rules)
     }
 
     /// The rules lead to this finding, and what it says to do mends it.
-    fn blocked(&self, rules: &str, likelihood: &str, words: &[&str]) -> Result<()> {
+    pub(super) fn blocked(&self, rules: &str, likelihood: &str, words: &[&str]) -> Result<()> {
         self.rules(rules)?;
         let diagnosis = self.diagnosis()?;
         contains(&diagnosis.names("firewall", likelihood)?, words)?;
@@ -64,6 +76,39 @@ fn rules_of_nftables() -> Result<()> {
         "possible",
         &["may drop"],
     )
+}
+
+/// Many keep DHCP from passing between a bridge and other hosts, and no guest on the bridge minds.
+#[test]
+fn an_uplink_that_is_kept_free_of_dhcp() -> Result<()> {
+    let host = Host::new()?;
+    host.host("ip", "link add vx0 type vxlan id 5 dstport 4789 local 10.0.3.1")?;
+    host.host("ip", "link set vx0 up master br0 mtu 1500")?;
+    host.rules(
+        "add table bridge f; add chain bridge f p { type filter hook prerouting priority 0; }; \
+         add rule bridge f p iifname vx0 udp dport 67 drop",
+    )?;
+    host.diagnosis()?.passes("firewall")?;
+    // Where all guests are on other hosts, it is what keeps them from their server.
+    host.host("ip", "link set guest0 nomaster")?;
+    host.diagnosis()?.names("firewall", "certain").map(drop)
+}
+
+/// nft has a grammar of its own for what a shell takes as a word.
+#[test]
+fn a_rule_at_an_interface_with_a_strange_name() -> Result<()> {
+    let host = Host::new()?;
+    link::bridge(&host.scene.host, "a;b$c")?;
+    link::address(&host.scene.host, "a;b$c", [10, 0, 9, 1].into(), 24)?;
+    let _dnsmasq = super::checksum::dnsmasq(&host.scene.host, "a;b$c", "10.0.9", &[])?;
+    host.rules(
+        "add table inet f; add chain inet f in { type filter hook input priority 0; policy drop; }",
+    )?;
+    let look = || Diagnosis::of(&host.scene.host, &["-i", "a;b$c"]);
+    let diagnosis = look()?;
+    diagnosis.names("firewall", "certain")?;
+    output(&host.scene.host, "sh", &["-c", &diagnosis.remedy("firewall")?])?;
+    look()?.passes("firewall")
 }
 
 #[test]
@@ -242,7 +287,9 @@ fn a_zone_of_firewalld() -> Result<()> {
          add rule inet firewalld filter_IN_public reject with icmpx admin-prohibited",
     )?;
     let finding = host.diagnosis()?.names("firewall", "certain")?;
-    contains(&finding, &["firewalld's zone 'public'", "--zone=public --add-service=dhcp"])
+    let commands = ["", " --permanent"]
+        .map(|option| format!("\"firewall-cmd --zone=public{option} --add-service=dhcp\""));
+    contains(&finding, &["firewalld's zone 'public'", &commands.join(",")])
 }
 
 #[test]
@@ -268,22 +315,48 @@ fn rules_of_iptables_old_and_new() -> Result<()> {
 fn a_strict_reverse_path_filter() -> Result<()> {
     let host = Host::new()?;
     link::bridge(&host.scene.host, "rival0")?;
-    link::address(&host.scene.host, "rival0", [10, 0, 3, 9].into(), 24)?;
+    link::address(&host.scene.host, "rival0", [10, 0, 3, 129].into(), 25)?;
     host.host("sysctl", "-w net.ipv4.conf.all.rp_filter=0")?;
     host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=0")?;
     host.diagnosis()?.passes("rp-filter")?;
     host.host("sysctl", "-w net.ipv4.conf.br0.rp_filter=1")?;
     let finding = host.diagnosis()?.names("rp-filter", "possible")?;
-    contains(&finding, &["rival0 is in the same network", "rp_filter=2"])
+    contains(&finding, &["the way to 10.0.3.130 leads through rival0", "rp_filter=2"])?;
+    // One that has no address in it, but a route.
+    host.host("ip", "addr flush dev rival0")?;
+    host.diagnosis()?.passes("rp-filter")?;
+    host.host("ip", "route add 10.0.3.0/25 dev rival0")?;
+    host.diagnosis()?.names("rp-filter", "possible").map(drop)
+}
+
+/// Others that are in the same network, and through which no guest's address is reached.
+#[test]
+fn no_rivals_of_the_reverse_path_filter() -> Result<()> {
+    let host = Host::new()?;
+    host.host("sysctl", "-w net.ipv4.conf.all.rp_filter=1")?;
+    for (name, address, len) in [
+        ("wide0", [10, 200, 0, 5], 8),
+        ("host0", [10, 0, 3, 250], 32),
+        ("later0", [10, 0, 3, 9], 24),
+    ] {
+        link::bridge(&host.scene.host, name)?;
+        link::address(&host.scene.host, name, address.into(), len)?;
+        host.diagnosis()?.passes("rp-filter").context(name)?;
+    }
+    host.host("ip", "addr add 10.0.3.251/32 dev lo")?;
+    link::bridge(&host.scene.host, "down0")?;
+    link::address(&host.scene.host, "down0", [10, 0, 3, 65].into(), 26)?;
+    host.host("ip", "link set down0 down")?;
+    host.diagnosis()?.is_healthy()
 }
 
 /// A name with a dot, as a VLAN of a bridge has it.
 #[test]
 fn a_setting_of_an_interface_with_a_dot_in_its_name() -> Result<()> {
     let host = Host::new()?;
-    for (name, address) in [("br0.5", [10, 0, 9, 1]), ("rival0", [10, 0, 9, 9])] {
+    for (name, address, len) in [("br0.5", [10, 0, 9, 1], 24), ("rival0", [10, 0, 9, 129], 25)] {
         link::bridge(&host.scene.host, name)?;
-        link::address(&host.scene.host, name, address.into(), 24)?;
+        link::address(&host.scene.host, name, address.into(), len)?;
     }
     let _dnsmasq = super::checksum::dnsmasq(&host.scene.host, "br0.5", "10.0.9", &[])?;
     host.host("sysctl", "-w net.ipv4.conf.all.rp_filter=0")?;

@@ -4,9 +4,12 @@
 mod bridge;
 mod checksum;
 mod firewall;
+mod firewalls;
 mod host;
+mod matches;
 mod message;
 mod nobody;
+mod programs;
 mod role;
 mod server;
 mod switch;
@@ -82,6 +85,9 @@ impl Diagnosis {
         ensure!(likelihood == "note" || self.status == Some(PROBLEM), "{self:#?}");
         for part in ["headline", "means"] {
             ensure!(found[part].as_str().is_some_and(|text| !text.is_empty()), "{found:#?}");
+        }
+        if ["firewall", "bridge-nf", "rp-filter"].contains(&check) {
+            firewall::are_commands(&found["do"])?;
         }
         Ok(found.to_string())
     }

@@ -275,11 +275,15 @@ fn rules_for_routed_packets_act_on_bridged_ones_if_told_to() -> Result<()> {
     contains(&finding, &words)?;
     // The bridge's own setting is another, and either does it.
     run(host, "ip", "link set br0 type bridge nf_call_iptables 1")?;
-    for seen in ["net.bridge.bridge-nf-call-iptables = 1", "br0: nf_call_iptables 1"] {
-        let diagnosis = look()?;
-        contains(&diagnosis.names("bridge-nf", "likely")?, &[seen])?;
-        let command = diagnosis.remedy("bridge-nf")?;
-        output(host, "sh", &["-c", &command])?;
+    let (diagnosis, seen) =
+        (look()?, ["net.bridge.bridge-nf-call-iptables = 1", "nf_call_iptables 1"]);
+    contains(&diagnosis.names("bridge-nf", "likely")?, &seen)?;
+    for (at, is_last) in [(2, false), (1, true)] {
+        let findings = diagnosis.report["findings"].as_array().context("there are no findings")?;
+        let found = findings.iter().find(|finding| finding["check"] == "bridge-nf");
+        let command = found.and_then(|finding| finding["do"][at].as_str());
+        output(host, "sh", &["-c", command.context("no command")?])?;
+        ensure!(look()?.passes("bridge-nf").is_ok() == is_last);
     }
     look()?.passes("bridge-nf")
 }

@@ -1,21 +1,32 @@
 //! Whether a firewall, or a setting that acts like one, drops DHCP.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+mod open;
+mod reverse;
+
+use std::net::Ipv4Addr;
+
+pub use reverse::reverse_path;
+
+use open::{Wanted, open, zone};
 
 use crate::{
     doctor::{
         facts::{Facts, Serving},
         finding::{Finding, Likelihood},
         network::{Network, leads_out},
-        remedy::Remedy,
         rules::{Packet, Stop, Verdict, Walk},
     },
-    net::inspect::{Interface, share_network},
+    net::inspect::Interface,
 };
 
 /// From where to where the two messages go, by their ports.
 const REQUEST: [u16; 2] = [68, 67];
 const REPLY: [u16; 2] = [67, 68];
+
+/// The families and hooks in which rules are at devices.
+const DEVICES: (&[&str], &[&str]) = (&["netdev", "inet"], &["ingress", "egress"]);
+/// The beginnings of chains of those who rely on rules about what passes between ports of bridges.
+const RELYING: [&str; 3] = ["neutron-", "KUBE-", "DOCKER"];
 
 /// A way through the rules.
 struct Way<'a> {
@@ -45,11 +56,12 @@ pub fn drops(facts: &Facts) -> Vec<Finding> {
         let request = packet(name, None, REQUEST, server);
         let reply = packet(None, name, REPLY, server);
         let ways = [
-            Way { families: &["netdev"], hooks: &["ingress"], packet: request },
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: request },
             Way { families: &["ip", "inet"], hooks: &["prerouting", "input"], packet: request },
             Way { families: &["ip", "inet"], hooks: &["output", "postrouting"], packet: reply },
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: reply },
         ];
-        let here = blocked(origin, interface, &ways);
+        let here = blocked(origin, interface, &ways).map(|blocked| blocked.told(origin));
         for mut finding in here.into_iter().chain(on_bridge(facts, serving, server)) {
             finding.likelihood = facts.at_most(serving, finding.likelihood);
             found.push(finding);
@@ -71,24 +83,27 @@ fn on_bridge(facts: &Facts, serving: &Serving, server: Ipv4Addr) -> Option<Findi
     let network = facts.networks.get(serving.serves.0)?;
     let bridge = network.interface(serving.serves.1)?;
     let behind = serving.port.and_then(|port| network.interface(port));
-    network.ports(bridge.ifindex).filter(|port| Some(port.ifindex) != serving.port).find_map(
-        |port| {
-            let (near, far) = (Some(port.name.as_str()), behind.map(|port| port.name.as_str()));
-            let hooks: [&'static [&'static str]; 2] = match behind {
-                Some(_) => [&["prerouting", "forward", "postrouting"]; 2],
-                None => [&["prerouting", "input"], &["output", "postrouting"]],
-            };
-            let request =
-                Packet { bridge: Some(&bridge.name), ..packet(near, far, REQUEST, server) };
-            let reply = Packet { bridge: Some(&bridge.name), ..packet(far, near, REPLY, server) };
-            let ways = [
-                Way { families: &["netdev"], hooks: &["ingress"], packet: request },
-                Way { families: &["bridge"], hooks: hooks[0], packet: request },
-                Way { families: &["bridge"], hooks: hooks[1], packet: reply },
-            ];
-            blocked(network, port, &ways)
-        },
-    )
+    let ports: Vec<_> =
+        network.ports(bridge.ifindex).filter(|port| Some(port.ifindex) != serving.port).collect();
+    // Many keep DHCP from passing between networks. Where guests are only out there, that is a fault.
+    let is_inner =
+        |port: &&&Interface| ports.iter().all(|port| leads_out(port)) || !leads_out(port);
+    ports.iter().filter(is_inner).find_map(|port| {
+        let (near, far) = (Some(port.name.as_str()), behind.map(|port| port.name.as_str()));
+        let hooks: [&'static [&'static str]; 2] = match behind {
+            Some(_) => [&["prerouting", "forward", "postrouting"]; 2],
+            None => [&["prerouting", "input"], &["output", "postrouting"]],
+        };
+        let request = Packet { bridge: Some(&bridge.name), ..packet(near, far, REQUEST, server) };
+        let reply = Packet { bridge: Some(&bridge.name), ..packet(far, near, REPLY, server) };
+        let ways = [
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: request },
+            Way { families: &["bridge"], hooks: hooks[0], packet: request },
+            Way { families: &["bridge"], hooks: hooks[1], packet: reply },
+            Way { families: DEVICES.0, hooks: DEVICES.1, packet: reply },
+        ];
+        blocked(network, port, &ways).map(|blocked| blocked.told(network))
+    })
 }
 
 /// Frames between ports that the settings of the bridge show to iptables.
@@ -113,7 +128,9 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
                 hooks: &["prerouting", "forward", "postrouting"],
                 packet: packet(name, name, ports, Ipv4Addr::UNSPECIFIED),
             });
-            let Some(mut finding) = blocked(network, bridge, &ways) else { continue };
+            let Some(Blocked { mut finding, stop, .. }) = blocked(network, bridge, &ways) else {
+                continue;
+            };
             // Containers that are given their addresses without DHCP have no server to ask.
             let has_server = !servers.is_empty() || network.ports(bridge.ifindex).any(leads_out);
             finding.likelihood = match has_server || facts.is_asked {
@@ -124,23 +141,28 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
                 "iptables' rules for routed packets drop DHCP between the ports of {}",
                 finding.place
             );
-            finding.remedy.clear();
+            let wanted = Wanted { packet: ways[0].packet, is_both_ways: true };
+            finding.remedy = open(network, &wanted, &stop);
+            let is_relied_on = RELYING.iter().any(|start| network.rules.has_chain(start));
             for (is_on, seen, command) in [
                 (
                     is_shown[1],
                     format!("{}: nf_call_iptables 1", bridge.name),
                     network
-                        .command("ip link set {} type bridge nf_call_iptables 0", &[&bridge.name]),
+                        .command("ip link set {} type bridge nf_call_iptables 0", &[&bridge.name])
+                        .with("  # or so: no rule filters between its ports then"),
                 ),
                 (
                     is_shown[0],
                     "net.bridge.bridge-nf-call-iptables = 1".to_owned(),
-                    network.command("sysctl -w net.bridge.bridge-nf-call-iptables=0", &[]),
+                    network
+                        .command("sysctl -w net.bridge.bridge-nf-call-iptables=0", &[])
+                        .with("  # or so: no rule filters between ports of any bridge then"),
                 ),
             ] {
                 if is_on {
                     finding.seen.insert(0, seen);
-                    finding.remedy.insert(0, command);
+                    finding.remedy.extend((!is_relied_on).then_some(command));
                 }
             }
             found.push(finding);
@@ -149,9 +171,24 @@ pub fn bridged(facts: &Facts) -> Vec<Finding> {
     found
 }
 
+/// A finding, and what it is about.
+struct Blocked<'a> {
+    finding: Finding,
+    stop: Stop,
+    packet: Packet<'a>,
+}
+
+impl Blocked<'_> {
+    /// The finding, with the commands that let this packet through.
+    fn told(self, network: &Network) -> Finding {
+        let wanted = Wanted { packet: self.packet, is_both_ways: false };
+        Finding { remedy: open(network, &wanted, &self.stop), ..self.finding }
+    }
+}
+
 /// The first of the ways on which something drops the packet.
-fn blocked(network: &Network, interface: &Interface, ways: &[Way<'_>]) -> Option<Finding> {
-    let rules = network.rules.as_ref()?;
+fn blocked<'a>(network: &Network, interface: &Interface, ways: &[Way<'a>]) -> Option<Blocked<'a>> {
+    let rules = &network.rules;
     let walks = ways.iter().flat_map(|way| {
         way.hooks.iter().map(move |hook| (way, rules.walk(way.families, hook, &way.packet)))
     });
@@ -183,99 +220,5 @@ fn blocked(network: &Network, interface: &Interface, ways: &[Way<'_>]) -> Option
     if let Some(zone) = zone(&stop) {
         finding = finding.seen(format!("firewalld's zone '{zone}' has it"));
     }
-    Some(finding.remedy(open(network, interface, way, &stop)))
-}
-
-/// The zone of firewalld whose chain it is: `filter_IN_public`, `filter_IN_public_deny`.
-fn zone(stop: &Stop) -> Option<&str> {
-    let chain = stop.path.iter().find_map(|chain| chain.strip_prefix("filter_IN_"))?;
-    let rest = stop.table.starts_with("firewalld").then_some(chain)?;
-    let ends = ["_pre", "_log", "_deny", "_allow", "_post"];
-    Some(ends.iter().find_map(|end| rest.strip_suffix(end)).unwrap_or(rest))
-        .filter(|zone| !zone.starts_with("policy_"))
-}
-
-/// The command that lets the packet through.
-fn open(network: &Network, interface: &Interface, way: &Way<'_>, stop: &Stop) -> Remedy {
-    let (name, port) = (&*interface.name, way.packet.ports[1].to_string());
-    let (family, table) = (&*stop.family, &*stop.table);
-    let first = stop.path.first().map_or("", String::as_str);
-    let is_request = way.packet.ports == REQUEST;
-    if table.starts_with("firewalld") {
-        return match zone(stop) {
-            Some(zone) => network.command(
-                "firewall-cmd --zone={} --add-service=dhcp (and with --permanent)",
-                &[zone],
-            ),
-            None => network.command("firewall-cmd --add-service=dhcp (and with --permanent)", &[]),
-        };
-    }
-    if stop.is_legacy || (family == "ip" && first.chars().all(char::is_uppercase)) {
-        let program = if stop.is_legacy { "iptables-legacy" } else { "iptables" };
-        let direction = if is_request { "-i" } else { "-o" };
-        return network.command(
-            "{} -t {} -I {} {} {} -p udp --dport {} -j ACCEPT",
-            &[program, table, first, direction, name, &port],
-        );
-    }
-    let key = match (family, is_request) {
-        ("ip" | "inet", true) => "iifname",
-        ("ip" | "inet", false) => "oifname",
-        _ => "",
-    };
-    // nft has a grammar of its own, in which a name may be more than a word.
-    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    match key {
-        "" => network.command(
-            "nft insert rule {} {} {} udp dport {} accept",
-            &[family, table, first, &port],
-        ),
-        key if name.chars().all(is_word) => network.command(
-            "nft insert rule {} {} {} {} {} udp dport {} accept",
-            &[family, table, first, key, name, &port],
-        ),
-        key => Remedy::line(
-            "in the chain {} {} {}, accept UDP port {} where {} is {}",
-            &[family, table, first, &port, key, name],
-        ),
-    }
-}
-
-/// A strict reverse path filter, where the way back leads elsewhere. The first request has no address
-/// and is let through; a renewal is not.
-pub fn reverse_path(facts: &Facts) -> Vec<Finding> {
-    let (mut found, mut told) = (Vec::new(), BTreeSet::new());
-    for serving in &facts.serving {
-        let Some((network, interface)) = facts.origin(serving) else { continue };
-        let setting = |name: &str| network.setting(&format!("ipv4/conf/{name}/rp_filter"));
-        let strictest = setting("all").max(setting(&interface.name));
-        let share = |(at, len): &(Ipv4Addr, u8), other: &Interface| {
-            let mut others = other.addresses.iter();
-            others.any(|(there, wide)| share_network(*at, *there, *len.min(wide)))
-        };
-        let rival = network.interfaces.iter().find(|other| {
-            other.ifindex != interface.ifindex
-                && interface.addresses.iter().any(|own| share(own, other))
-        });
-        let Some(rival) = rival.filter(|_| strictest == Some(1)) else { continue };
-        if !told.insert((serving.network, serving.ifindex)) {
-            continue;
-        }
-        let place = network.place(&interface.name);
-        let name = &interface.name;
-        found.push(
-            Finding::new(
-                facts.at_most(serving, Likelihood::Possible),
-                &place,
-                format!("rp_filter may drop what guests on {place} send from their addresses"),
-            )
-            .seen(format!(
-                "net.ipv4.conf.{name}.rp_filter is 1 (strict), and {} is in the same network",
-                rival.name
-            ))
-            .means("a first lease is given, and its renewal is dropped where the route leads elsewhere")
-            .remedy(network.command("sysctl -w net/ipv4/conf/{}/rp_filter=2", &[name])),
-        );
-    }
-    found
+    Some(Blocked { finding, stop, packet: way.packet })
 }

@@ -4,7 +4,10 @@ use std::{cmp::Ordering, net::Ipv4Addr};
 
 use serde_json::Value;
 
-use super::{Chain, Ruleset, Truth, walk::Packet};
+use super::{
+    Chain, Ruleset, Truth,
+    known::{Packet, either_port, hardware},
+};
 
 /// Statements that ask nothing: they count, change the packet, or say what becomes of it.
 const SILENT: [&str; 24] = [
@@ -34,6 +37,21 @@ const SILENT: [&str; 24] = [
     "vmap",
 ];
 
+/// Statements, and matches of iptables, that a packet seldom meets: most of them bound a rate.
+const SELDOM: [&str; 9] =
+    ["connlimit", "ct count", "limit", "meter", "nth", "quota", "recent", "set", "statistic"];
+
+/// Whether a rule is about few packets only, of those that its other statements are about: of one port of
+/// a bridge, or of those that are too many.
+pub(super) fn is_seldom(rule: &[Value]) -> bool {
+    let mut parts = rule.iter().filter_map(|statement| statement.as_object()?.iter().next());
+    parts.any(|(kind, value)| match kind.as_str() {
+        "match" => value["left"].get("physdev").is_some(),
+        "unknown" => value.as_str().is_some_and(|word| SELDOM.contains(&word)),
+        kind => SELDOM.contains(&kind),
+    })
+}
+
 /// A packet, and the chain whose rules ask.
 pub(super) struct Question<'a> {
     pub(super) ruleset: &'a Ruleset,
@@ -52,7 +70,7 @@ pub(super) enum Found {
 }
 
 /// What is known of a packet.
-enum Known {
+pub(super) enum Known {
     /// This; of several things that are asked for together a list, with null for what is not known.
     Is(Value),
     Answer(Truth),
@@ -71,18 +89,62 @@ impl Question<'_> {
         };
         match kind.as_str() {
             "match" => self.compare(value),
+            // The first packet is within every limit.
+            "limit" => (value["inv"] != true).into(),
             "xt" if value["type"] == "target" => Truth::Yes,
             kind if SILENT.contains(&kind) => Truth::Yes,
-            // A limit, a quota, a match of iptables, or something newer.
+            // A quota, a match of iptables, or something newer.
             _ => Truth::Perhaps,
         }
     }
 
+    /// Whether a rule names the packet's ports, and not many others with them.
+    pub(super) fn names_ports(&self, rule: &[Value]) -> bool {
+        const OTHERS: [u16; 2] = [1, 1];
+        let others = Packet { ports: OTHERS, ..*self.packet };
+        let of_others = Question { packet: &others, ..*self };
+        let compares =
+            |statement: &&Value| matches!(statement["match"]["op"].as_str(), Some("==" | "in"));
+        rule.iter().filter(compares).any(|statement| {
+            (self.statement(statement), of_others.statement(statement)) == (Truth::Yes, Truth::No)
+        })
+    }
+
+    /// Whether a rule names the port of a bridge that the packet came in by.
+    pub(super) fn names_port(&self, rule: &[Value]) -> bool {
+        let is_on_bridge = self.packet.bridge.is_some();
+        let names = |statement: &Value| {
+            let asked = &statement["match"];
+            let names = asked["op"] == "==" && asked["left"]["meta"]["key"] == "iifname";
+            names && asked["right"].as_str() == self.packet.iif
+        };
+        is_on_bridge && rule.iter().any(names)
+    }
+
+    /// Whether all that is not known of a rule is whether it has the guest's hardware address right.
+    pub(super) fn names_guest(&self, rule: &[Value]) -> bool {
+        let mut unknown =
+            rule.iter().filter(|statement| self.statement(statement) == Truth::Perhaps).peekable();
+        unknown.peek().is_some()
+            && unknown.all(|statement| {
+                let asked = &statement["match"];
+                let asks = &asked["left"]["payload"];
+                asked["op"] == "=="
+                    && (&asks["protocol"], &asks["field"]) == (&"ether".into(), &"saddr".into())
+                    && hardware(&asked["right"]).is_some()
+            })
+    }
+
     fn compare(&self, value: &Value) -> Truth {
-        let answer = match self.known(&value["left"]) {
+        let right = &value["right"];
+        let ask = |left: &Value| match self.known(left) {
             None => Truth::Perhaps,
             Some(Known::Answer(answer)) => answer,
-            Some(Known::Is(known)) => self.holds(&known, &value["right"]),
+            Some(Known::Is(known)) => self.holds(&known, right),
+        };
+        let answer = match either_port(&value["left"]) {
+            Some(ports) => ports.iter().map(ask).max().unwrap_or(Truth::Perhaps),
+            None => ask(&value["left"]),
         };
         match (value["op"].as_str(), answer) {
             (Some("!="), Truth::Yes) => Truth::No,
@@ -92,60 +154,14 @@ impl Question<'_> {
         }
     }
 
-    /// What is known of the packet under such a name.
-    fn known(&self, left: &Value) -> Option<Known> {
-        let text = |text: &str| Known::Is(text.into());
-        let Packet { iif, oif, bridge, addresses: [from, to], ports: [source, target] } =
-            self.packet;
-        if let Some(parts) = left["concat"].as_array() {
-            let known = |part: &Value| match self.known(part) {
-                Some(Known::Is(known)) => known,
-                Some(Known::Answer(_)) | None => Value::Null,
-            };
-            return Some(Known::Is(parts.iter().map(known).collect()));
-        }
-        let name = |name: &Option<&str>| text(name.unwrap_or_default());
-        if let Some(key) = left["meta"]["key"].as_str() {
-            return Some(match key {
-                "iifname" | "iif" => name(iif),
-                "oifname" | "oif" => name(oif),
-                "ibrname" | "obrname" | "ibridgename" | "obridgename" => name(bridge),
-                "l4proto" => text("udp"),
-                "protocol" => text("ip"),
-                "nfproto" => text("ipv4"),
-                "pkttype" if to.is_broadcast() => text("broadcast"),
-                _ => return None,
-            });
-        }
-        if left["ct"]["key"] == "state" {
-            return Some(text("new"));
-        }
-        if let Some(flags) = left["fib"]["flags"].as_array() {
-            // The kernel looks up no route for a client without an address.
-            let is_reverse =
-                left["fib"]["result"] == "oif" && flags.iter().any(|flag| flag == "saddr");
-            return (is_reverse && from.is_unspecified()).then_some(Known::Answer(Truth::No));
-        }
-        let (protocol, field) =
-            (left["payload"]["protocol"].as_str()?, left["payload"]["field"].as_str()?);
-        Some(match (protocol, field) {
-            ("udp" | "th", "sport") => Known::Is((*source).into()),
-            ("udp" | "th", "dport") => Known::Is((*target).into()),
-            ("ip", "saddr") => text(&from.to_string()),
-            ("ip", "daddr") => text(&to.to_string()),
-            ("ip", "protocol") => text("udp"),
-            ("ether", "type") => text("ip"),
-            ("tcp" | "icmp" | "icmpv6" | "ip6" | "arp" | "sctp", _) => Known::Answer(Truth::No),
-            _ => return None,
-        })
-    }
-
     /// Whether something known is among what a rule names.
     fn holds(&self, known: &Value, right: &Value) -> Truth {
         match right {
             Value::Array(many) => self.any(known, many),
             Value::Object(object) => match object.iter().next() {
-                Some((kind, Value::Array(many))) if kind == "set" => self.any(known, many),
+                Some((kind, Value::Array(many))) if kind == "set" || kind == "|" => {
+                    self.any(known, many)
+                }
                 Some((kind, Value::Array(ends))) if kind == "range" => in_range(known, ends),
                 Some((kind, prefix)) if kind == "prefix" => in_prefix(known, prefix),
                 Some((kind, element)) if kind == "elem" => self.holds(known, &element["val"]),
@@ -212,6 +228,7 @@ fn is(known: &Value, right: &Value) -> Truth {
             None => (known == right).into(),
         },
         (Value::Number(known), Value::Number(right)) => (known == right).into(),
+        (Value::Bool(known), Value::Bool(right)) => (known == right).into(),
         _ => Truth::Perhaps,
     }
 }

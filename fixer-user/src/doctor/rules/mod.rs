@@ -1,19 +1,26 @@
 //! The firewall: its rules, and what becomes of a packet that walks through them.
 
 mod ask;
+mod known;
 mod legacy;
 mod nft;
+mod options;
+mod read;
 mod walk;
 mod words;
 
-use std::io;
-
 use serde_json::Value;
 
-pub use walk::{Packet, Stop, Verdict, Walk};
+pub use known::Packet;
+pub use walk::{Stop, Verdict, Walk};
 
-use super::program;
 use crate::net::netns::NetNs;
+
+/// Who keeps its tables in nftables: a program, the family, and the tables.
+const KEPT: [(&str, &str, &[&str]); 2] = [
+    ("iptables", "ip", &["raw", "mangle", "nat", "filter", "security"]),
+    ("ebtables", "bridge", &["broute", "nat", "filter"]),
+];
 
 /// Every rule of a namespace.
 #[derive(Clone, Debug, Default)]
@@ -61,55 +68,29 @@ struct Hook {
     devices: Option<Vec<String>>,
 }
 
+impl Hook {
+    /// Whether packets enter at some devices only.
+    fn is_of_devices(&self) -> bool {
+        ["ingress", "egress"].contains(&&*self.name)
+    }
+}
+
 impl Chain {
     /// Whether it is at devices that were not told.
     fn hides_devices(&self) -> bool {
-        self.family == "netdev" && self.hook.as_ref().is_some_and(|hook| hook.devices.is_none())
-    }
-
-    /// Whether it is in one of the tables that the new iptables keeps in nftables.
-    fn is_of_iptables(&self) -> bool {
-        const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
-        self.family == "ip" && TABLES.contains(&self.table.as_str())
+        self.hook.as_ref().is_some_and(|hook| hook.is_of_devices() && hook.devices.is_none())
     }
 }
 
 impl Ruleset {
-    /// Reads the rules of a namespace. `None`: neither nftables nor iptables is installed, so nobody
-    /// can have made any. It makes no table and loads none.
-    pub fn read(netns: &NetNs) -> io::Result<Option<Self>> {
-        let mut ruleset = Self::default();
-        let mut is_known = false;
-        if let Some(listing) = program::ask(netns, "nft", &["-j", "list", "ruleset"]) {
-            nft::read(&listing?, &mut ruleset)?;
-            is_known = true;
-            if ruleset.chains.iter().any(Chain::hides_devices)
-                && let Some(listing) = program::ask(netns, "nft", &["list", "chains", "netdev"])
-            {
-                nft::read_devices(&listing?, &mut ruleset);
-            }
-            if ruleset.hides_matches()
-                && let Some(listing) = program::ask(netns, "iptables-nft-save", &[])
-            {
-                ruleset.chains.retain(|chain| !chain.is_of_iptables());
-                legacy::read(&listing?, false, &mut ruleset);
-            }
-        } else if let Some(listing) = program::ask(netns, "iptables-nft-save", &[]) {
-            legacy::read(&listing?, false, &mut ruleset);
-            is_known = true;
-        }
-        // Asked about a table that is not there, the old iptables would make it.
-        let tables =
-            netns.run(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names"))?;
-        if tables.is_ok_and(|tables| !tables.trim().is_empty()) {
-            let listing = program::ask(netns, "iptables-legacy-save", &[])
-                .or_else(|| program::ask(netns, "iptables-save", &[]));
-            if let Some(listing) = listing {
-                legacy::read(&listing?, true, &mut ruleset);
-                is_known = true;
-            }
-        }
-        Ok(is_known.then_some(ruleset))
+    /// Reads the rules of a namespace, and says what could not be read of them.
+    pub fn read(netns: &NetNs) -> (Self, Vec<String>) {
+        read::read(netns)
+    }
+
+    /// Whether there is a chain whose name begins so.
+    pub fn has_chain(&self, start: &str) -> bool {
+        self.chains.iter().any(|chain| chain.name.starts_with(start))
     }
 
     /// A chain of the same table as another.
@@ -127,15 +108,6 @@ impl Ruleset {
         let names = [chain.family.as_str(), chain.table.as_str(), name];
         let found = self.sets.iter().find(|(key, _)| key.iter().eq(names.iter()));
         found.map(|(_, elements)| elements)
-    }
-
-    /// Whether nft names matches of iptables without saying what they match.
-    fn hides_matches(&self) -> bool {
-        let is_match = |statement: &Value| {
-            statement.get("xt").is_some_and(|match_or_target| match_or_target["type"] != "target")
-        };
-        let rules = self.chains.iter().filter(|chain| chain.is_of_iptables());
-        rules.flat_map(|chain| &chain.rules).flatten().any(is_match)
     }
 
     /// Walks a packet through all chains of a hook, of these families.

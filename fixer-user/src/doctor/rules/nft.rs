@@ -93,18 +93,20 @@ fn devices(told: Option<&Value>) -> Option<Vec<String>> {
     })
 }
 
-/// Adds the devices of chains as `nft list chains netdev` tells them: the JSON of nft 1.0.6 does not.
+/// Adds the devices of chains as `nft list chains netdev`, or `inet`, tells them: the JSON of nft 1.0.6
+/// does not.
 pub(super) fn read_devices(listing: &str, ruleset: &mut Ruleset) {
-    let (mut table, mut name) = ("", "");
+    let (mut family, mut table, mut name) = ("", "", "");
     for line in listing.lines().map(str::trim) {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
-            ["table", "netdev", of, "{"] => table = of,
+            ["table", of, named, "{"] => (family, table) = (of, named),
             ["chain", of, "{"] => name = of,
             ["type", ..] => {
                 let its = ruleset.chains.iter_mut().filter(|chain| {
-                    (&*chain.family, &*chain.table, &*chain.name) == ("netdev", table, name)
+                    (&*chain.family, &*chain.table, &*chain.name) == (family, table, name)
                 });
-                for hook in its.filter_map(|chain| chain.hook.as_mut()) {
+                let hooks = its.filter_map(|chain| chain.hook.as_mut());
+                for hook in hooks.filter(|hook| hook.is_of_devices()) {
                     hook.devices = devices_in(line);
                 }
             }
@@ -129,4 +131,10 @@ fn add(ruleset: &mut Ruleset, rule: RuleEntry) {
     if let Some(chain) = ruleset.chains.iter_mut().find(its) {
         chain.rules.push(rule.expr);
     }
+}
+
+/// Whether a rule has a match of iptables', of which nft tells the name and not what it matches.
+pub(super) fn hides_match(rule: &[Value]) -> bool {
+    let of_iptables = rule.iter().filter_map(|statement| statement.get("xt"));
+    of_iptables.into_iter().any(|it| it["type"] != "target")
 }

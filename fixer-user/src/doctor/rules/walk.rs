@@ -3,30 +3,14 @@
 //! Where a packet may have been accepted on the way, or may have gone elsewhere, a drop is only a
 //! possible one.
 
-use std::net::Ipv4Addr;
-
 use serde_json::Value;
 
 use super::{
-    Chain, Ruleset, Truth,
-    ask::{Found, Question},
+    Chain, Hook, KEPT, Ruleset, Truth,
+    ask::{Found, Question, is_seldom},
+    known::Packet,
     words::describe,
 };
-
-/// A UDP datagram over IPv4, the first of its kind, as firewalls see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Packet<'a> {
-    /// Through which interface it came.
-    pub iif: Option<&'a str>,
-    /// Through which it leaves.
-    pub oif: Option<&'a str>,
-    /// The bridge that these are ports of.
-    pub bridge: Option<&'a str>,
-    /// Its addresses.
-    pub addresses: [Ipv4Addr; 2],
-    /// Its ports.
-    pub ports: [u16; 2],
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +47,17 @@ pub struct Stop {
     pub rule: String,
     /// Whether the old iptables made it.
     pub is_legacy: bool,
+}
+
+impl Stop {
+    /// The program that made the chain, if it was not nft: iptables, or ebtables.
+    pub fn made_by(&self) -> Option<&'static str> {
+        let is_its =
+            |family: &str, tables: &[&str]| self.family == family && tables.contains(&&*self.table);
+        let is_built_in = self.path.first()?.chars().all(char::is_uppercase);
+        let found = KEPT.iter().find(|(_, family, tables)| is_its(family, tables));
+        found.filter(|_| is_built_in).map(|(program, ..)| *program)
+    }
 }
 
 /// Where a packet is behind a rule, or behind a chain.
@@ -109,17 +104,38 @@ struct Walker<'a> {
     is_in_doubt: bool,
     /// How many of the chains that it is in it may have left before.
     left: usize,
+    /// What it is known to have in common with the rules that led it here, and with this one.
+    bond: Bond,
+    /// Where a rule that names its ports drops it perhaps: the chains on the way, and the rule.
+    suspect: Option<(Vec<String>, String)>,
     summed: bool,
 }
 
+/// How rules are about a packet, from the first that led to another chain to the one it is at.
+#[derive(Clone, Copy, Default)]
+struct Bond {
+    /// Whether one of them names its ports.
+    names_ports: bool,
+    /// Whether one of them names the port of a bridge that it came in by.
+    names_port: bool,
+    /// Whether one of them is about few packets only.
+    is_seldom: bool,
+    /// Whether one of them is perhaps not about it at all.
+    is_loose: bool,
+}
+
 pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Packet<'_>) -> Walk {
-    let is_here = |devices: &Vec<String>| devices.iter().any(|it| Some(&**it) == packet.iif);
+    let device = if hook == "egress" { packet.oif } else { packet.iif };
+    let is_here = |at: &Hook| match &at.devices {
+        Some(devices) => devices.iter().any(|it| Some(&**it) == device),
+        None => device.is_some() || !at.is_of_devices(),
+    };
     let mut bases: Vec<_> = ruleset
         .chains
         .iter()
         .filter(|chain| families.contains(&chain.family.as_str()))
         .filter_map(|chain| Some((chain, chain.hook.as_ref().filter(|at| at.name == hook)?)))
-        .filter(|(_, at)| at.devices.as_ref().is_none_or(is_here))
+        .filter(|(_, at)| is_here(at))
         .collect();
     bases.sort_by_key(|(_, at)| at.priority);
     let mut summed = false;
@@ -127,25 +143,28 @@ pub(super) fn walk(ruleset: &Ruleset, families: &[&str], hook: &str, packet: &Pa
     for (chain, at) in bases {
         let path = vec![chain.name.clone()];
         let is_in_doubt = chain.hides_devices();
-        let mut walker = Walker { ruleset, packet, path, is_in_doubt, left: 0, summed: false };
+        let (bond, suspect) = (Bond::default(), None);
+        let mut walker =
+            Walker { ruleset, packet, path, is_in_doubt, left: 0, bond, suspect, summed: false };
         let end = walker.chain(chain);
         summed |= walker.summed;
-        let rule = match end {
-            End::Drop(rule) => rule,
-            End::Return if at.drops => POLICY.to_owned(),
-            End::Accept | End::Return | End::Next => continue,
-        };
-        let stop = Stop {
+        let stop = |path, rule| Stop {
             family: chain.family.clone(),
             table: chain.table.clone(),
-            path: walker.path,
+            path,
             rule,
             is_legacy: chain.is_legacy,
         };
-        if !walker.is_in_doubt && walker.left == 0 {
-            return Walk { verdict: Verdict::Drops, stop: Some(stop), summed };
+        let suspect = walker.suspect.map(|(path, rule)| stop(path, rule));
+        let drop = match end {
+            End::Drop(rule) => Some(stop(walker.path, rule)),
+            End::Return if at.drops => Some(stop(walker.path, POLICY.to_owned())),
+            End::Accept | End::Return | End::Next => None,
+        };
+        if drop.is_some() && !walker.is_in_doubt && walker.left == 0 {
+            return Walk { verdict: Verdict::Drops, stop: drop, summed };
         }
-        doubtful.get_or_insert(stop);
+        doubtful = doubtful.or(suspect).or(drop);
     }
     let verdict = if doubtful.is_some() { Verdict::MayDrop } else { Verdict::Passes };
     Walk { verdict, stop: doubtful, summed }
@@ -156,10 +175,24 @@ impl Walker<'_> {
     fn chain(&mut self, chain: &Chain) -> End {
         let mut may_have_left = false;
         for rule in &chain.rules {
-            let truth = self.question(chain).rule(rule);
+            let question = self.question(chain);
+            let (truth, names_ports) = (question.rule(rule), question.names_ports(rule));
+            let before = self.bond;
+            let (names_port, names_guest) = (question.names_port(rule), question.names_guest(rule));
+            self.bond.names_port |= names_port;
+            self.bond.names_ports |= names_ports;
+            self.bond.is_seldom |= is_seldom(rule);
+            self.bond.is_loose |= truth == Truth::Perhaps;
             let end = match truth {
                 Truth::No => End::Next,
                 truth => self.rule(chain, rule, truth),
+            };
+            // What lets one hardware address through at one port means the guest there.
+            let is_meant = self.bond.names_port && names_guest;
+            self.bond = before;
+            let truth = match end {
+                End::Accept | End::Return if is_meant => Truth::Yes,
+                _ => truth,
             };
             match (end, truth) {
                 (End::Next, _) => {}
@@ -172,7 +205,7 @@ impl Walker<'_> {
                 (End::Accept, Truth::Yes) => return End::Accept,
                 (End::Accept, _) => self.is_in_doubt = true,
                 (End::Drop(rule), Truth::Yes) => return End::Drop(rule),
-                // There are many rules about connections that exist, and a first packet is of none.
+                // There are many rules about what is not known here, and most are about other packets.
                 (End::Drop(_), _) => {}
             }
         }
@@ -203,12 +236,25 @@ impl Walker<'_> {
                 kind => (kind.to_owned(), value.clone()),
             };
             match self.decide(chain, &kind, &value, truth) {
-                End::Drop(within) if within.is_empty() => return End::Drop(describe(rule)),
+                End::Drop(within) if within.is_empty() => {
+                    let described = describe(rule);
+                    self.suspect(&described);
+                    return End::Drop(described);
+                }
                 End::Next => {}
                 end => return end,
             }
         }
         End::Next
+    }
+
+    /// Keeps in mind a rule that drops the packet perhaps. Only one that names its ports is meant for
+    /// such packets, and one that bounds a rate for too many of them.
+    fn suspect(&mut self, rule: &str) {
+        let Bond { names_ports, is_seldom, is_loose, .. } = self.bond;
+        if is_loose && names_ports && !is_seldom {
+            self.suspect.get_or_insert_with(|| (self.path.clone(), rule.to_owned()));
+        }
     }
 
     /// Where a packet is behind a statement.
@@ -235,7 +281,7 @@ impl Walker<'_> {
     fn target(&mut self, name: Option<&str>) -> End {
         match name {
             Some("REJECT") => return End::Drop(String::new()),
-            Some("CHECKSUM") => self.summed = true,
+            Some("CHECKSUM") => self.summed |= !self.bond.is_loose,
             Some(name) if NEUTRAL.contains(&name) => {}
             // It may be one that hands the packet to a program, or keeps it.
             _ => self.is_in_doubt = true,
