@@ -122,6 +122,54 @@ fn replies_that_do_not_leave() -> Result<()> {
     )
 }
 
+/// A server answers everybody, or the address that it offers: which, the client says.
+#[test]
+fn replies_to_everybody_that_do_not_leave() -> Result<()> {
+    let host = Host::new()?;
+    for rule in
+        ["fib daddr type broadcast udp dport 68 drop", "ip daddr 255.255.255.255 udp dport 68 drop"]
+    {
+        host.blocked(
+            &format!(
+                "add table ip f; add chain ip f out {{ type filter hook output priority 0; }}; \
+                 add rule ip f out {rule}"
+            ),
+            "possible",
+            &["may drop what answers guests on br0"],
+        )?;
+    }
+    Ok(())
+}
+
+/// One rule may be in the way of the guests of several bridges.
+#[test]
+fn a_rule_is_told_for_each_bridge() -> Result<()> {
+    let host = Host::new()?;
+    link::bridge(&host.scene.host, "br1")?;
+    link::address(&host.scene.host, "br1", [10, 0, 4, 1].into(), 24)?;
+    let other = NetNs::scratch("other")?;
+    link::veth(&host.scene.host, "guest1", &other, "eth0")?;
+    link::enslave(&host.scene.host, "guest1", "br1")?;
+    let arguments = ["--interface=br1", "--dhcp-range=10.0.4.100,10.0.4.199,255.255.255.0"];
+    let _second = super::role::told(&host.scene.host, &arguments, "DHCP, IP range")?;
+    host.rules(
+        "add table inet f; add chain inet f in { type filter hook input priority 0; }; \
+         add rule inet f in udp dport 67 drop",
+    )?;
+    let diagnosis = Diagnosis::of(&host.scene.host, &[])?;
+    let findings = diagnosis.report["findings"].as_array().context("no findings")?;
+    let headlines: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding["check"] == "firewall")
+        .filter_map(|finding| finding["headline"].as_str())
+        .collect();
+    for bridge in ["br0", "br1"] {
+        let words = format!("what guests ask of {bridge}");
+        ensure!(headlines.iter().any(|line| line.contains(&words)), "{headlines:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn rules_of_the_bridge_and_of_a_port() -> Result<()> {
     let host = Host::new()?;

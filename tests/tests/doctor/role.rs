@@ -17,7 +17,7 @@ use super::{
 };
 
 /// A dnsmasq that says so when it is ready.
-fn told(netns: &NetNs, arguments: &[&str], ready: &str) -> Result<Running> {
+pub fn told(netns: &NetNs, arguments: &[&str], ready: &str) -> Result<Running> {
     let fixed = ["--conf-file=/dev/null", "--bind-dynamic"];
     let mut running = Running::start(netns, dnsmasq_told(&[&fixed, arguments].concat()))?;
     running.stderr.wait(ready)?;

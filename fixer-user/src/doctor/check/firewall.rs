@@ -25,6 +25,7 @@ const REPLY: [u16; 2] = [67, 68];
 
 /// The families and hooks in which rules are at devices.
 const DEVICES: (&[&str], &[&str]) = (&["netdev", "inet"], &["ingress", "egress"]);
+
 /// The beginnings of chains of those who rely on rules about what passes between ports of bridges.
 const RELYING: [&str; 3] = ["neutron-", "KUBE-", "DOCKER"];
 
@@ -48,7 +49,7 @@ fn packet<'a>(
 
 /// Rules that drop what a client asks, or what its server answers.
 pub fn drops(facts: &Facts) -> Vec<Finding> {
-    let mut found: Vec<Finding> = Vec::new();
+    let mut found: Vec<((usize, u32), Finding)> = Vec::new();
     for serving in &facts.serving {
         let Some((origin, interface)) = facts.origin(serving) else { continue };
         let server = interface.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |(at, _)| *at);
@@ -64,18 +65,19 @@ pub fn drops(facts: &Facts) -> Vec<Finding> {
         let here = blocked(origin, interface, &ways).map(|blocked| blocked.told(origin));
         for mut finding in here.into_iter().chain(on_bridge(facts, serving, server)) {
             finding.likelihood = facts.at_most(serving, finding.likelihood);
-            found.push(finding);
+            found.push((serving.serves, finding));
         }
     }
-    // Of two that saw the same, the surer is told.
-    found.sort_by_key(|finding| finding.likelihood);
+    // Of two that saw the same on the way to the same guests, the surer is told.
+    found.sort_by_key(|(_, finding)| finding.likelihood);
     let mut told = Vec::new();
-    found.retain(|finding| {
-        let is_new = !told.contains(&finding.seen);
-        told.push(finding.seen.clone());
+    found.retain(|(guests, finding)| {
+        let this = (*guests, finding.seen.clone());
+        let is_new = !told.contains(&this);
+        told.push(this);
         is_new
     });
-    found
+    found.into_iter().map(|(_, finding)| finding).collect()
 }
 
 /// The rules of the bridge family, at each port.

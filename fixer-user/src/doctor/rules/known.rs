@@ -39,6 +39,18 @@ impl Packet<'_> {
         (self.ports[0] == 68 || !from.is_unspecified()).then_some(from)
     }
 
+    /// Where it goes. A client asks everybody; a server answers everybody, or the address that it offers,
+    /// as the client wants it.
+    fn target(&self) -> Option<Ipv4Addr> {
+        let [_, to] = self.addresses;
+        (self.ports[1] == 67).then_some(to)
+    }
+
+    /// Whether it is known to go to everybody.
+    fn is_broadcast(&self) -> bool {
+        self.target().is_some_and(|to| to.is_broadcast())
+    }
+
     /// Whether it has an Ethernet header, where rules of a family see it.
     fn has_frame(&self, family: &str) -> bool {
         self.iif.is_some() || ["bridge", "netdev"].contains(&family)
@@ -90,9 +102,7 @@ impl Question<'_> {
             "protocol" => text("ip"),
             "nfproto" => text("ipv4"),
             // The kernel looks at the frame when it comes in.
-            "pkttype" if packet.iif.is_some() && packet.addresses[1].is_broadcast() => {
-                text("broadcast")
-            }
+            "pkttype" if packet.iif.is_some() && packet.is_broadcast() => text("broadcast"),
             _ => return None,
         })
     }
@@ -101,12 +111,12 @@ impl Question<'_> {
     fn route(&self, result: &Value, flags: &Value) -> Option<Known> {
         let asks =
             |flag: &str| flags.as_array().is_some_and(|flags| flags.iter().any(|it| it == flag));
-        let (source, [_, to]) = (self.packet.source(), self.packet.addresses);
+        let source = self.packet.source();
         match result.as_str()? {
             // The kernel looks up no route for a client without an address.
             "oif" => (asks("saddr") && source.is_some_and(|from| from.is_unspecified()))
                 .then_some(Known::Answer(Truth::No)),
-            "type" if asks("daddr") => to.is_broadcast().then(|| text("broadcast")),
+            "type" if asks("daddr") => self.packet.is_broadcast().then(|| text("broadcast")),
             "type" if asks("saddr") => match source? {
                 Ipv4Addr::UNSPECIFIED => Some(text("broadcast")),
                 _ => self.packet.iif.is_none().then(|| text("local")),
@@ -133,13 +143,12 @@ impl Question<'_> {
             ("udp" | "th", "sport") => Known::Is(source.into()),
             ("udp" | "th", "dport") => Known::Is(target.into()),
             ("ip", "saddr") => text(&self.packet.source()?.to_string()),
-            ("ip", "daddr") => text(&self.packet.addresses[1].to_string()),
+            ("ip", "daddr") => text(&self.packet.target()?.to_string()),
             ("ip", "protocol") => text("udp"),
             ("ip", "fragment") => Known::Is(false.into()),
             ("ether", "type") => text("ip"),
             ("ether", "daddr")
-                if self.packet.addresses[1].is_broadcast()
-                    && self.packet.has_frame(&self.chain.family) =>
+                if self.packet.is_broadcast() && self.packet.has_frame(&self.chain.family) =>
             {
                 text(&spelled(EVERYBODY))
             }
