@@ -6,11 +6,10 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fixer_common::abi::{self, Hook};
 
-use super::{Outcome, checks, detach::gone_with};
+use super::{Outcome, checks, detach::remove_gone};
 use crate::{
     bpf::{
         attach::{AttachError, Mode, Wish},
-        gone,
         halfway::{Change, Halfway},
         load::{Config, Object},
         pin::{PinError, Pins},
@@ -25,7 +24,6 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
-    say::say,
     share::server_of,
     site::place,
 };
@@ -72,7 +70,7 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
     let tidy = work.iter_mut().try_for_each(Work::tidy);
     let outcome = outcome?;
     tidy?;
-    gone::remove()?.into_iter().for_each(|inode| say(gone_with(inode)));
+    remove_gone();
     Ok(outcome)
 }
 
