@@ -14,7 +14,7 @@ use aya::programs::{
     tc::{SchedClassifierLinkId, TcAttachOptions},
 };
 use fixer_common::abi::{self, Hook};
-use nix::net::if_::if_nametoindex;
+use nix::{errno::Errno, net::if_::if_nametoindex};
 
 use super::{
     load::{LoadError, Object},
@@ -203,8 +203,12 @@ pub(super) fn make_room(
 
 /// Whether an interface still has the name by which it was found. tcx attaches by name, and a name may go
 /// to another interface at any time.
-pub(super) fn has_name(ifindex: u32, interface: &str) -> bool {
-    if_nametoindex(interface).is_ok_and(|now| now == ifindex)
+pub(super) fn has_name(ifindex: u32, interface: &str) -> io::Result<bool> {
+    match if_nametoindex(interface) {
+        Ok(now) => Ok(now == ifindex),
+        Err(Errno::ENODEV) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Object {
@@ -235,11 +239,12 @@ impl Object {
         wish: Wish,
     ) -> Result<Option<Attachment>, AttachError> {
         let is_meant = || has_name(link.ifindex, &link.name);
-        if !is_meant() {
+        if !is_meant()? {
             return Ok(None);
         }
         let outcome = self.attach_in(batch, (link.ifindex, &link.name), hook, wish);
-        if is_meant() {
+        // Where that cannot be told, it is taken for what it was a moment ago.
+        if is_meant().unwrap_or(true) {
             return outcome.map(Some);
         }
         outcome.map_or(Ok(()), |mistaken| self.detach_in(&batch.turn, mistaken))?;

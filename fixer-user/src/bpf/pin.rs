@@ -188,12 +188,12 @@ impl Pins {
         how: (Hook, Wish),
         there: Option<&Resident>,
     ) -> Result<Option<(bool, Mode)>, PinError> {
-        if !has_name(ifindex, interface) {
+        if !has_name(ifindex, interface).map_err(AttachError::from)? {
             return Ok(None);
         }
         match self.attach_to(turn, object, (ifindex, interface), how, there) {
             // What was refused was refused for that.
-            Err(_) if !has_name(ifindex, interface) => Ok(None),
+            Err(_) if matches!(has_name(ifindex, interface), Ok(false)) => Ok(None),
             outcome => outcome,
         }
     }
@@ -226,7 +226,8 @@ impl Pins {
         self.forget(ifindex, hook)?;
         let attachment = object.put(turn, (ifindex, interface), hook, wish, true)?;
         let mode = attachment.mode;
-        if !has_name(ifindex, interface) {
+        // Where that cannot be told, it is taken for what it was a moment ago.
+        if matches!(has_name(ifindex, interface), Ok(false)) {
             object.detach_in(turn, attachment)?;
             return Ok(None);
         }

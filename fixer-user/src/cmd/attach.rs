@@ -6,11 +6,10 @@
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fixer_common::abi::{self, Hook};
 
-use super::{Outcome, checks, detach::gone_with};
+use super::{Outcome, checks, detach::remove_gone};
 use crate::{
     bpf::{
         attach::{AttachError, Mode, Wish},
-        gone,
         halfway::{Change, Halfway},
         load::{Config, Object},
         pin::{PinError, Pins},
@@ -25,7 +24,7 @@ use crate::{
         turn::{LONG, Turn},
     },
     privileges,
-    say::{print, say},
+    say::print,
     share::server_of,
     site::place,
 };
@@ -69,7 +68,7 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
     let tidy = work.iter_mut().try_for_each(Work::tidy);
     let told = outcome?;
     tidy?;
-    gone::remove()?.into_iter().for_each(|inode| say(gone_with(inode)));
+    remove_gone();
     // When all is done: that it cannot be written changes nothing.
     print(told).context("cannot write to standard output what was done")?;
     Ok(Outcome::Done)

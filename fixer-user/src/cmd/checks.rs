@@ -102,21 +102,21 @@ pub fn matching(select: &Select) -> io::Result<Vec<Spec>> {
 pub fn wait_for_others(netns: &NetNs) -> Result<()> {
     let turn = netns.run(|| Turn::wait(LONG)).flatten();
     let turn = turn.with_context(|| format!("cannot lock the network namespace '{netns}'"))?;
-    // Who may not see the pins does not depend on them.
-    let _ = tell_halfway(netns, &turn);
-    Ok(())
+    tell_halfway(netns, &turn)
 }
 
 /// Says how far a command came that was killed between two hooks, if one was.
 pub fn tell_halfway(netns: &NetNs, turn: &Turn) -> Result<()> {
-    let mut every = Pins::every(netns)?;
+    // Whose pins cannot be trusted, or not be seen, tell nothing.
+    let mut every = Pins::every(netns).unwrap_or_default();
     every.retain(|pins| pins.halfway().is_some());
     if every.is_empty() {
         return Ok(());
     }
-    let links = links::list(netns)?;
+    let cannot = || format!("cannot look at what is attached in '{netns}'");
+    let links = links::list(netns).with_context(cannot)?;
     let names = links.iter().map(|link| (link.ifindex, link.name.as_str()));
-    let there = netns.run(|| residents(names)).flatten()?;
+    let there = netns.run(|| residents(names)).flatten().with_context(cannot)?;
     for pins in every {
         if let Some(halfway) = pins.halfway() {
             let told = halfway.told(pins.of_these(&there), turn.is_ours());

@@ -83,8 +83,7 @@ fn undo(args: &cli::Detach, told: &mut String) -> Result<()> {
         }
     }
     if args.all {
-        let removed = gone::remove()?;
-        removed.iter().for_each(|inode| say(gone_with(*inode)));
+        remove_gone();
     }
     if !unknown.is_empty() {
         let names: Vec<_> = unknown.into_iter().collect();
@@ -126,9 +125,16 @@ fn detach<'a>(
     })?
 }
 
-/// What is said of the pins that a namespace left.
-pub(super) fn gone_with(inode: u64) -> String {
-    format!("removed the pins of a network namespace that is gone (its number was {inode})")
+/// Removes the pins of namespaces that are gone, and says so. What was asked for is done all the same.
+pub(super) fn remove_gone() {
+    match gone::remove() {
+        Ok(gone) => gone.iter().for_each(|inode| {
+            say(format_args!(
+                "removed the pins of a network namespace that is gone (its number was {inode})"
+            ));
+        }),
+        Err(error) => say(format_args!("pins of network namespaces that are gone stay: {error}")),
+    }
 }
 
 fn verb(there: &Resident) -> &'static str {

@@ -1,13 +1,14 @@
 //! Others at the same bridge: whatever they have there works on as if fixer were not there, is untouched
 //! when it has gone, and a reply that both mend is right.
 
+mod bridged;
 mod chain;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
-    command::{Running, fixer, hooks, on_bridge, output, turn_off},
+    command::{self, Running, fixer, hooks, output, turn_off},
     mounts::private_mounts,
 };
 use fixer_user::lab::{
@@ -28,23 +29,30 @@ const WAYS: [(&str, &str); 4] =
     [("run", "tcx"), ("run", "clsact"), ("attach", "tcx"), ("attach", "clsact")];
 
 /// Acts while fixer is attached to the bridge in one of these ways.
-fn attached(
+fn attached(scene: &Scene, way: (&str, &str), act: impl FnOnce() -> Result<()>) -> Result<()> {
+    attached_at(scene, (BRIDGE, "egress"), way, act)
+}
+
+/// The same at a hook of some interface.
+fn attached_at(
     scene: &Scene,
+    (interface, hook): (&str, &str),
     (verb, mode): (&str, &str),
     act: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let how = ["--attach-mode", mode, "--skip-selftest"];
+    let how = ["-i", interface, "--hook", hook, "--attach-mode", mode, "--skip-selftest"];
     if verb == "run" {
-        let running = on_bridge(&scene.host, &[&how[..], &["--events", "none"]].concat())?;
+        let more = ["--metrics", "off", "--events", "none"];
+        let running = command::attached(&scene.host, &[&how[..], &more].concat())?;
         act()?;
         running.stop(Signal::SIGTERM)?.ok()?;
     } else {
-        let attach = [&["attach", "-i", BRIDGE], &how[..]].concat();
+        let attach = [&["attach"], &how[..]].concat();
         command(scene, &attach)?;
         // The second one is an upgrade.
         command(scene, &attach)?;
         act()?;
-        command(scene, &["detach", "-i", BRIDGE])?;
+        command(scene, &["detach", "-i", interface])?;
     }
     Ok(())
 }
@@ -58,6 +66,17 @@ fn command(scene: &Scene, arguments: &[&str]) -> Result<()> {
 struct Neighbour {
     name: &'static str,
     commands: &'static [&'static str],
+}
+
+impl Neighbour {
+    fn comes(&self, scene: &Scene) -> Result<()> {
+        let Self { name, commands } = self;
+        for command in *commands {
+            let words: Vec<_> = command.split_whitespace().collect();
+            output(&scene.host, words[0], &words[1..]).with_context(|| name.to_string())?;
+        }
+        Ok(())
+    }
 }
 
 /// They count the replies, and pass them on.
@@ -93,7 +112,7 @@ const RULE: Neighbour = Neighbour {
                  -j CHECKSUM --checksum-fill"],
 };
 
-/// The same for all that goes through the bridge.
+/// The same for all that goes through the bridge, from port to port.
 const BRIDGED: Neighbour = Neighbour {
     name: "iptables for what is bridged",
     commands: &[
@@ -118,11 +137,6 @@ fn a_rule_of_iptables_may_mend_the_same_replies() -> Result<()> {
 }
 
 #[test]
-fn a_rule_for_what_is_bridged_may_mend_them_behind_us() -> Result<()> {
-    beside(&[BRIDGED])
-}
-
-#[test]
 fn all_of_them_at_once_are_no_trouble() -> Result<()> {
     beside(&[FILTERS, SHAPER, RULE, BRIDGED])
 }
@@ -136,12 +150,7 @@ fn beside(neighbours: &[Neighbour]) -> Result<()> {
         if !has_offload {
             turn_off(&scene.host, PORT, "tx")?;
         }
-        for Neighbour { name, commands } in neighbours {
-            for command in *commands {
-                let words: Vec<_> = command.split_whitespace().collect();
-                output(&scene.host, words[0], &words[1..]).with_context(|| name.to_string())?;
-            }
-        }
+        neighbours.iter().try_for_each(|neighbour| neighbour.comes(&scene))?;
         let dnsmasq = Dnsmasq::start(&scene)?;
         let before = state(&scene)?;
         for way in WAYS {
@@ -188,9 +197,9 @@ fn untouched(before: &[String], now: &[String]) -> Result<()> {
 }
 
 /// A real server's replies get the strict client a lease, raw ones arrive complete, and all the filters
-/// of others see each of them.
+/// of others see each of them. So do rules of iptables, but for raw ones, which do not come that way.
 fn mended(scene: &Scene) -> Result<()> {
-    let before = counted(scene)?;
+    let (before, rules) = (counted(scene)?, ruled(scene)?);
     let asked = strict::ask(&scene.guest, GUEST, [2, 0, 0, 0, 0, 0x91], PATIENCE)?;
     ensure!(asked.lease.is_some() && asked.bad.is_empty(), "no lease: {asked:?}");
     let sender = PacketSocket::open(&scene.host, BRIDGE)?;
@@ -203,7 +212,24 @@ fn mended(scene: &Scene) -> Result<()> {
     for (before, now) in before.iter().zip(counted(scene)?) {
         ensure!(now == before + wanted, "a filter saw {} of {wanted} replies", now - before);
     }
+    saw_each(&rules, &ruled(scene)?, asked.replies as u64)
+}
+
+/// Every rule has seen so many replies more.
+fn saw_each(before: &[u64], now: &[u64], wanted: u64) -> Result<()> {
+    ensure!(before.len() == now.len());
+    for (before, now) in before.iter().zip(now) {
+        ensure!(*now == before + wanted, "a rule saw {} of {wanted} replies", now - before);
+    }
     Ok(())
+}
+
+/// Packets that rules of iptables with the target CHECKSUM have seen, the first number of their lines.
+fn ruled(scene: &Scene) -> Result<Vec<u64>> {
+    let list = ["-t", "mangle", "-L", "POSTROUTING", "-v", "-n", "-x"];
+    let shown = output(&scene.host, "iptables-nft", &list)?;
+    let rules = shown.lines().filter(|line| line.contains(" CHECKSUM "));
+    rules.map(|line| Ok(line.split_whitespace().next().unwrap_or_default().parse()?)).collect()
 }
 
 /// A partial reply arrives right, and nobody is to finish it again.
