@@ -6,7 +6,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write as _},
+    io::{self, IsTerminal, Write as _},
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc,
@@ -35,6 +35,12 @@ pub fn print(text: impl Display) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Whether colours go there: only to a terminal, and never with NO_COLOR.
+pub fn wants_colour(stream: &impl IsTerminal) -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_unwanted
 }
 
 /// Writes text to standard output.

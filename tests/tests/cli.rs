@@ -165,6 +165,29 @@ fn the_status_of_an_interface_that_is_not_there() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_glob_that_takes_nothing_is_told_what_there_is() -> Result<()> {
+    let netns = ground()?;
+    let text = refused(&netns, &["attach", "-i", "zz*", "--skip-selftest"], FAILED)?;
+    contains(&text, &["no interface matches 'zz*'", "nothing was attached", INTERFACE])?;
+    link::delete(&netns, INTERFACE)?;
+    let ended = Running::start(&netns, fixer(&["attach", "--auto", "--skip-selftest"])?)?.end()?;
+    ensure!(ended.status.code() == Some(FAILED), "{ended:?}");
+    contains(&ended.stderr.join("\n"), &["no bridge", "there are: lo"])
+}
+
+/// Colours are for terminals, whatever the environment asks for.
+#[test]
+fn what_goes_into_a_pipe_has_no_colours() -> Result<()> {
+    let netns = ground()?;
+    let mut doctor = fixer(&["doctor", "-i", INTERFACE])?;
+    doctor.env("CLICOLOR_FORCE", "1").env("FORCE_COLOR", "1");
+    let ended = Running::start(&netns, doctor)?.end()?;
+    ensure!(ended.stdout.iter().any(|line| line.starts_with("1. ")), "{ended:?}");
+    ensure!(!ended.stdout.concat().contains('\x1b'), "{ended:?}");
+    Ok(())
+}
+
 /// What `attach` was given can be given to the verbs that look at it or undo it.
 #[test]
 fn the_arguments_of_attach_fit_other_verbs() -> Result<()> {

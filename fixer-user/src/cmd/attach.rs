@@ -17,6 +17,7 @@ use crate::{
     },
     cli,
     hurry::Hurry,
+    names::shown,
     net::{
         claim::is_held,
         links::{self, Link},
@@ -84,13 +85,23 @@ fn mark(work: &mut [Work]) -> Result<()> {
 
 /// The interfaces of a namespace that are selected now.
 fn selected(args: &cli::Attach, netns: &NetNs) -> Result<Vec<Link>> {
-    let mut links =
+    let links =
         links::list(netns).with_context(|| format!("cannot list the interfaces of '{netns}'"))?;
     checks::every_name_will_do(&args.select, netns, &links)?;
     let selection = args.select.selection();
-    links.retain(|link| selection.takes(link));
-    ensure!(!links.is_empty(), "no interface of '{netns}' is selected: nothing was attached");
-    Ok(links)
+    let (taken, others): (Vec<_>, Vec<_>) =
+        links.into_iter().partition(|link| selection.takes(link));
+    let there: Vec<_> = others.iter().take(20).map(|link| shown(&link.name)).collect();
+    ensure!(
+        !taken.is_empty(),
+        "{} in the network namespace '{netns}', so nothing was attached; there are: {}",
+        match args.select.auto {
+            true => "no bridge".to_owned(),
+            false => format!("no interface matches {}", checks::quoted(selection.patterns.iter())),
+        },
+        there.join(", ")
+    );
+    Ok(taken)
 }
 
 /// Takes back what was attached before the error.

@@ -1,13 +1,13 @@
 //! `fixer doctor`: why does a guest get no lease, or not boot?
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use anyhow::Result;
 
 use super::{Outcome, checks};
 use crate::{
     cli, doctor,
-    say::{print, say},
+    say::{print, say, wants_colour},
     signals::end_with_the_reader,
 };
 
@@ -20,10 +20,9 @@ pub fn run(args: &cli::Doctor) -> Result<Outcome> {
     }
     checks::open_many_files();
     let report = doctor::examine(&args.select, listen)?;
-    if args.json {
-        print(format_args!("{}\n", doctor::to_json(&report)?))?;
-    } else {
-        doctor::print(&report);
-    }
+    print(match args.json {
+        true => doctor::to_json(&report)? + "\n",
+        false => doctor::to_text(&report, wants_colour(&io::stdout())),
+    })?;
     Ok(if report.has_problem() { Outcome::Problem } else { Outcome::Done })
 }

@@ -2,13 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal as _, LineWriter},
+    io::{self, BufWriter, LineWriter},
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     cli::{Events, Output},
+    say::wants_colour,
     sink::{Json, Pcapng, Sink as _, Text},
     stream::Sinks,
 };
@@ -19,8 +20,7 @@ pub fn sinks(output: &Output) -> Result<Sinks> {
     let stdout = io::stdout();
     match output.events {
         Events::Text => {
-            let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            let colour = stdout.is_terminal() && !no_color;
+            let colour = wants_colour(&stdout);
             sinks.stream = Some(Box::new(Text::new(LineWriter::new(stdout), colour)));
         }
         Events::Json => sinks.stream = Some(Box::new(Json::new(LineWriter::new(stdout)))),

@@ -23,7 +23,7 @@ use anyhow::Result;
 use self::{check::CHECKS, facts::Facts};
 pub use self::{
     finding::{Finding, Likelihood, Unseen},
-    report::{print, to_json},
+    report::{to_json, to_text},
 };
 use crate::cli::Select;
 

@@ -1,6 +1,7 @@
 //! What was found, for people and for programs.
 
-use anstream::println;
+use std::fmt::Write as _;
+
 use anstyle::{AnsiColor, Style};
 use serde::Serialize;
 
@@ -33,57 +34,61 @@ pub fn to_json(report: &Report) -> serde_json::Result<String> {
     })
 }
 
-/// Prints the report: problems, the most likely first, what is good to know, what could not be seen,
-/// and in a line what was fine.
-pub fn print(report: &Report) {
+/// The report as text, perhaps in colour: problems, the most likely first, what is good to know, what could
+/// not be seen, and in a line what was fine.
+pub fn to_text(report: &Report, colour: bool) -> String {
+    let mut text = String::new();
     let (problems, notes): (Vec<_>, Vec<_>) =
         report.findings.iter().partition(|finding| finding.likelihood < Likelihood::Note);
     for (number, finding) in (1..).zip(problems) {
-        print_problem(number, finding);
+        problem(&mut text, (number, finding), colour);
     }
     for (label, lines) in [
         ("Good to know:", notes.iter().map(|finding| note(finding)).collect::<Vec<_>>()),
         ("Not seen:", report.unseen.iter().map(|unseen| unseen.what.clone()).collect()),
     ] {
         if !lines.is_empty() {
-            println!("{label}");
-            lines.iter().for_each(|line| print_wrapped("  - ", line));
+            wrap(&mut text, "", label);
+            lines.iter().for_each(|line| wrap(&mut text, "  - ", line));
         }
     }
-    print_wrapped("", &summary(report));
+    wrap(&mut text, "", &summary(report));
+    text
 }
 
-fn print_problem(number: usize, finding: &Finding) {
+fn problem(text: &mut String, (number, finding): (usize, &Finding), colour: bool) {
     let style = match finding.likelihood {
+        _ if !colour => Style::new(),
         Likelihood::Certain => AnsiColor::Red.on_default().bold(),
         Likelihood::Likely => AnsiColor::Yellow.on_default().bold(),
         _ => Style::new().bold(),
     };
     let (headline, likelihood) =
         (printable(finding.headline.as_bytes()), finding.likelihood.name());
-    println!("{style}{number}. {headline}{style:#} ({likelihood})");
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "{style}{number}. {headline}{style:#} ({likelihood})");
     let seen = finding.seen.join("; ");
     for (label, line) in [("seen:", &seen), ("means:", &finding.means)] {
-        print_wrapped(&format!("   {label:<7}"), line);
+        wrap(text, &format!("   {label:<7}"), line);
     }
-    finding.remedy.iter().for_each(print_remedy);
-    println!();
+    finding.remedy.iter().for_each(|remedy| what_to_do(text, remedy));
+    text.push('\n');
 }
 
-/// Prints what to do. Of a comment that is broken between words each line is one: somebody may give them
+/// Adds what to do. Of a comment that is broken between words each line is one: somebody may give them
 /// to a shell as they stand.
-fn print_remedy(remedy: &Remedy) {
+fn what_to_do(text: &mut String, remedy: &Remedy) {
     const FIRST: &str = "   do:    ";
     const COMMENT: &str = "          # ";
     let line = remedy.to_string();
     let is_long = FIRST.len() + line.chars().count() > WIDTH;
     match remedy.remark.filter(|_| is_long) {
         Some(remark) => {
-            print_wrapped(FIRST, &remedy.command);
-            print_broken(COMMENT, COMMENT, remark);
+            wrap(text, FIRST, &remedy.command);
+            wrap_under(text, COMMENT, COMMENT, remark);
         }
-        None if line.starts_with('#') => print_broken(FIRST, COMMENT, &line),
-        None => print_wrapped(FIRST, &line),
+        None if line.starts_with('#') => wrap_under(text, FIRST, COMMENT, &line),
+        None => wrap(text, FIRST, &line),
     }
 }
 
@@ -122,20 +127,20 @@ fn words(report: &Report) -> Vec<&'static str> {
     report.fine.iter().copied().filter(|word| !word.is_empty()).collect()
 }
 
-/// Prints a line that is broken between words, further lines under its first word.
-fn print_wrapped(start: &str, text: &str) {
-    print_broken(start, &" ".repeat(start.chars().count()), text);
+/// Adds a line that is broken between words, further lines under its first word.
+fn wrap(text: &mut String, start: &str, line: &str) {
+    wrap_under(text, start, &" ".repeat(start.chars().count()), line);
 }
 
-/// Prints a line that is broken between words, with this before each further line. The names in it
-/// may be what anybody gave to a process or an interface.
-fn print_broken(start: &str, further: &str, text: &str) {
-    let text = printable(text.as_bytes());
+/// Adds a line that is broken between words, with this before each further line. The names in it may be
+/// what anybody gave to a process or an interface.
+fn wrap_under(text: &mut String, start: &str, further: &str, line: &str) {
+    let words = printable(line.as_bytes());
     let mut line = start.to_owned();
     let mut is_empty = true;
-    for word in text.split(' ') {
+    for word in words.split(' ') {
         if !is_empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            println!("{line}");
+            *text += &(line + "\n");
             line = further.to_owned();
             is_empty = true;
         }
@@ -145,5 +150,5 @@ fn print_broken(start: &str, further: &str, text: &str) {
         line.push_str(word);
         is_empty = false;
     }
-    println!("{line}");
+    *text += &(line + "\n");
 }
