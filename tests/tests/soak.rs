@@ -26,7 +26,7 @@ fn nothing_gets_past_and_nothing_is_left() -> Result<()> {
 
 #[test]
 fn a_bridge_that_is_not_attached_is_noticed() -> Result<()> {
-    let problems = soak(1, Some(Fault::NeverAttached))?.problems();
+    let problems = soak(3, Some(Fault::NeverAttached))?.problems();
     let told = |words: &str| problems.iter().any(|problem| problem.contains(words));
     ensure!(told("replies arrived unfixed"), "{problems:?}");
     Ok(())
@@ -34,7 +34,7 @@ fn a_bridge_that_is_not_attached_is_noticed() -> Result<()> {
 
 #[test]
 fn what_is_left_behind_is_noticed() -> Result<()> {
-    let problems = soak(1, Some(Fault::NotDetached))?.problems();
+    let problems = soak(3, Some(Fault::NotDetached))?.problems();
     let told = |words: &str| problems.iter().any(|problem| problem.contains(words));
     for words in ["left at br0: tcx", "left at br1: ", "left below", "left in the kernel"] {
         ensure!(told(words), "nothing of '{words}' in {problems:#?}");

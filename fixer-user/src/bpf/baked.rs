@@ -14,8 +14,10 @@ use fixer_common::{
     rule::{Family, Filter, Kind, MOST, Ports},
 };
 
+use super::raw::bpf;
+
 /// The command of bpf(2) that reads a map.
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
 
 /// What a program was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,7 @@ fn constants(id: u32) -> io::Result<Vec<u8>> {
     let map = MapData::from_id(id).map_err(io::Error::other)?;
     // The kernel writes values in steps of eight bytes.
     let (key, mut value) = (0u32, vec![0u8; len.next_multiple_of(8)]);
-    let attributes = Attributes {
+    let mut attributes = Attributes {
         map: map.fd().as_fd().as_raw_fd() as u32,
         _padding: 0,
         key: (&raw const key) as u64,
@@ -58,17 +60,7 @@ fn constants(id: u32) -> io::Result<Vec<u8>> {
     };
     // SAFETY: the attributes are those of the command, and name a key and a buffer that are alive and
     // as long as the map's.
-    let outcome = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            MAP_LOOKUP_ELEM,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    };
-    if outcome != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    unsafe { bpf(MAP_LOOKUP_ELEM, &mut attributes) }?;
     value.truncate(len);
     Ok(value)
 }

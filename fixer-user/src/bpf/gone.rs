@@ -22,11 +22,12 @@ use fixer_common::abi::map;
 use super::{
     pin::{PinError, refused},
     places::{every_directory, links_in, remove_directory},
+    raw::bpf,
     remedy::errno,
 };
 
 /// The command of bpf(2) that opens a pin.
-const OBJ_GET: libc::c_int = 7;
+const OBJ_GET: libc::c_long = 7;
 
 /// Removes the pins of namespaces that are gone. Gives the numbers of these.
 pub fn remove() -> Result<Vec<u64>, PinError> {
@@ -82,17 +83,11 @@ fn told_of(link: &Path) -> io::Result<String> {
         flags: u32,
     }
     let path = CString::new(link.as_os_str().as_bytes())?;
-    let attributes = Attributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    let mut attributes = Attributes { path: path.as_ptr() as u64, fd: 0, flags: 0 };
     // SAFETY: the attributes are those of the command, and name a path that ends in NUL and is alive.
-    let fd = unsafe {
-        let size = std::mem::size_of::<Attributes>();
-        libc::syscall(libc::SYS_bpf, OBJ_GET, &raw const attributes, size)
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    let fd = unsafe { bpf(OBJ_GET, &mut attributes) }?;
     // SAFETY: the descriptor is new and nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))
 }
 

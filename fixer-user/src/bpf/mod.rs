@@ -9,6 +9,7 @@ pub mod load;
 pub mod pin;
 mod places;
 mod query;
+mod raw;
 pub mod remedy;
 pub mod resident;
 pub mod ring;

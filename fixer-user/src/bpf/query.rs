@@ -4,8 +4,10 @@ use std::io;
 
 use fixer_common::abi::Hook;
 
+use super::raw::bpf;
+
 /// The command of bpf(2) that asks for it.
-const PROG_QUERY: libc::c_int = 16;
+const PROG_QUERY: libc::c_long = 16;
 
 /// `BPF_TCX_INGRESS` and `BPF_TCX_EGRESS` of linux/bpf.h.
 const INGRESS: u32 = 46;
@@ -44,18 +46,8 @@ pub(super) fn ids(ifindex: u32, hook: Hook) -> io::Result<Vec<u32>> {
         unused: [0; 3],
         revision: 0,
     };
-    // SAFETY: the attributes are those of the command, and name a buffer that is alive and of the length
-    // that is given.
-    let outcome = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            PROG_QUERY,
-            &raw mut attributes,
-            std::mem::size_of::<Attributes>(),
-        )
-    };
-    if outcome < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    // SAFETY: the attributes are those of the command, to their end, and name a buffer that is alive and of
+    // the length that is given.
+    unsafe { bpf(PROG_QUERY, &mut attributes) }?;
     Ok(programs.into_iter().take(attributes.count as usize).collect())
 }

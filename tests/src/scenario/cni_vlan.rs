@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{
-    Scenario,
+    DNSMASQ, Scenario,
     guest::Guest,
     story::{self, Act},
 };
@@ -148,19 +148,8 @@ impl Pod {
 /// dnsmasq in its pod.
 fn dnsmasq(pod: &Pod) -> Result<Running> {
     output(&pod.netns, "ip", &["address", "add", "10.0.6.1/24", "dev", INTERFACE])?;
-    let arguments = [
-        "--keep-in-foreground",
-        "--log-facility=-",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--port=0",
-        "--no-ping",
-        "--dhcp-authoritative",
-        "--interface=net1",
-        "--dhcp-range=10.0.6.100,10.0.6.199,255.255.255.0,1h",
-        "--dhcp-leasefile=/run/leases",
-        "--pid-file=/run/dnsmasq.pid",
-    ];
+    let own = ["--interface=net1", "--dhcp-range=10.0.6.100,10.0.6.199,255.255.255.0,1h"];
+    let arguments = [&DNSMASQ[..], &own].concat();
     let mut dnsmasq = Running::start(&pod.netns, program("dnsmasq", &arguments))?;
     dnsmasq.stderr.wait("DHCP, IP range")?;
     Ok(dnsmasq)

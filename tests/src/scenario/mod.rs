@@ -35,6 +35,19 @@ pub struct Scenario {
     play: fn(&mut Vec<Act>) -> Result<()>,
 }
 
+/// How a dnsmasq is started that serves DHCP and nothing else, on a host of its own.
+const DNSMASQ: [&str; 9] = [
+    "--keep-in-foreground",
+    "--log-facility=-",
+    "--conf-file=/dev/null",
+    "--user=root",
+    "--port=0",
+    "--no-ping",
+    "--dhcp-authoritative",
+    "--dhcp-leasefile=/run/leases",
+    "--pid-file=/run/dnsmasq.pid",
+];
+
 /// Every scenario, in the order of the systems in README.md.
 pub const SCENARIOS: &[Scenario] =
     &[libvirt::SCENARIO, lxc::SCENARIO, qdhcp::SCENARIO, failover::SCENARIO, cni::SCENARIO];

@@ -20,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use fixer_user::net::netns::NetNs;
 use serde_json::Value;
 
-use super::{Scenario, host::until, story::Act};
+use super::{DNSMASQ, Scenario, host::until, story::Act};
 use crate::command::{Running, fixer, hooks, output, program};
 
 /// Before each answer of the guest on its console.
@@ -160,20 +160,8 @@ fn status(host: &NetNs) -> Result<String> {
 }
 
 fn dnsmasq(host: &NetNs) -> Result<Running> {
-    let arguments = [
-        "--keep-in-foreground",
-        "--log-facility=-",
-        "--conf-file=/dev/null",
-        "--user=root",
-        "--port=0",
-        "--no-ping",
-        "--bind-dynamic",
-        "--interface=virbr0",
-        "--dhcp-authoritative",
-        "--dhcp-range=192.168.122.2,192.168.122.254,1h",
-        "--dhcp-leasefile=/run/leases",
-        "--pid-file=/run/dnsmasq.pid",
-    ];
+    let range = "--dhcp-range=192.168.122.2,192.168.122.254,1h";
+    let arguments = [&DNSMASQ[..], &["--bind-dynamic", "--interface=virbr0", range]].concat();
     let mut dnsmasq = Running::start(host, program("dnsmasq", &arguments))?;
     dnsmasq.stderr.wait("DHCP, sockets bound")?;
     Ok(dnsmasq)
