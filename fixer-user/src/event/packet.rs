@@ -6,9 +6,10 @@
 use std::{fmt, net::IpAddr};
 
 use etherparse::{
-    Ipv6ExtensionSlice, LaxIpPayloadSlice, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket,
-    LinkSlice, UdpSlice, ip_number,
+    LaxIpPayloadSlice, LaxLinkExtSlice, LaxNetSlice, LaxSlicedPacket, LinkSlice, UdpSlice,
+    ip_number,
 };
+use fixer_common::wire::ipv6::extension;
 use serde::{Serialize, Serializer};
 
 /// What the headers of a packet say.
@@ -108,11 +109,8 @@ impl Packet {
             Some(LaxNetSlice::Ipv6(ip)) => {
                 packet.src = Some(ip.header().source_addr().into());
                 packet.dst = Some(ip.header().destination_addr().into());
-                let is_later = ip.extensions().clone().into_iter().any(|extension| {
-                    let Ipv6ExtensionSlice::Fragment(fragment) = extension else { return false };
-                    fragment.fragment_offset().value() != 0
-                });
-                (!is_later).then(|| ip.payload())
+                let first = ip.header().next_header().0;
+                (!is_later_fragment(first, ip.extensions().slice())).then(|| ip.payload())
             }
             Some(LaxNetSlice::Arp(_)) | None => None,
         };
@@ -143,6 +141,27 @@ impl Packet {
         self.udp_len = field(4);
         UdpSlice::from_slice_lax(payload.payload).ok().map(|udp| udp.payload())
     }
+}
+
+/// Whether IPv6 extension headers, of which the first is of this kind, are those of a fragment that is not the
+/// first one. Walked through here: etherparse's own walk reads beyond a header that is cut.
+fn is_later_fragment(mut kind: u8, mut headers: &[u8]) -> bool {
+    while let Some([next, length, third, fourth]) = headers.first_chunk() {
+        let len = match kind {
+            extension::FRAGMENT => {
+                let bits = u16::from_be_bytes([*third, *fourth]);
+                if bits & extension::FRAGMENT_OFFSET != 0 {
+                    return true;
+                }
+                extension::FRAGMENT_LEN
+            }
+            extension::AUTHENTICATION => (usize::from(*length) + 2) * 4,
+            _ => (usize::from(*length) + 1) * 8,
+        };
+        kind = *next;
+        headers = headers.get(len..).unwrap_or_default();
+    }
+    false
 }
 
 #[cfg(test)]
@@ -315,6 +334,23 @@ mod tests {
         #[test]
         fn any_bytes_are_looked_at(frame: Vec<u8>, tag: Option<u16>) {
             Packet::parse(&frame, tag);
+        }
+
+        #[test]
+        fn any_extension_headers_are_looked_at(
+            kind: u8,
+            kinds in prop::collection::vec((prop::sample::select(&[0, 17, 43, 44, 51, 60][..]), 0u8..4), 0..6),
+            cut in 0usize..120,
+        ) {
+            let mut frame = vec![2; 12];
+            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 100, kind, 64]);
+            frame.extend([1; 32]);
+            for (next, length) in kinds {
+                frame.extend([next, length]);
+                frame.extend(vec![0; 6 + 8 * usize::from(length)]);
+            }
+            frame.truncate(cut.max(14));
+            Packet::parse(&frame, None);
         }
 
         #[test]
