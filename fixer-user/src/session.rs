@@ -31,7 +31,7 @@ use crate::{
     service,
     signals::{Request, Signals},
     sink::SinkError,
-    site::{Happening, Outcome, Site},
+    site::{Happening, Outcome, Site, standing::Budget},
     stream::{PATIENCE, Writer},
 };
 
@@ -63,6 +63,8 @@ pub struct Session {
     leaving: Leaving,
     /// When what could not be attached is tried again.
     retry: Instant,
+    /// Which member is looked at next.
+    looked: usize,
     /// Why a namespace was given up that has not ended.
     failure: Option<anyhow::Error>,
 }
@@ -72,9 +74,21 @@ impl Session {
     pub fn new(sites: Vec<Site>, plan: &Plan, ledger: Ledger) -> Result<Self> {
         let members = sites.into_iter().map(|site| Member::new(site, plan)).collect();
         let mounts = Mounts::listen().context("cannot follow what is mounted")?;
-        let (past, refused, writer, end, leaving, failure) = Default::default();
+        let (past, refused, writer, end, leaving, looked, failure) = Default::default();
         let retry = Instant::now() + RETRY;
-        Ok(Self { members, past, refused, mounts, writer, end, ledger, leaving, retry, failure })
+        Ok(Self {
+            members,
+            past,
+            refused,
+            mounts,
+            writer,
+            end,
+            ledger,
+            leaving,
+            retry,
+            looked,
+            failure,
+        })
     }
 
     /// Attaches to what was found.
@@ -145,6 +159,7 @@ impl Session {
                 }
                 _ = tick.tick() => {
                     self.tick();
+                    self.look();
                     self.retry(plan).await;
                 }
                 never = &mut exported => match never {},
@@ -178,6 +193,20 @@ impl Session {
                 self.look_for_namespaces(plan).await;
             }
             self.retry = Instant::now() + RETRY;
+        }
+    }
+
+    /// Looks at some interfaces, in turn, whether what is attached still stands.
+    fn look(&mut self) {
+        let (mut budget, count) = (Budget::default(), self.members.len());
+        for _ in 0..count {
+            let number = self.looked % count;
+            let (outcomes, is_through) = self.members[number].site.look(&mut budget);
+            tell(outcomes);
+            self.looked = number + usize::from(is_through);
+            if budget.is_spent() {
+                break;
+            }
         }
     }
 

@@ -26,10 +26,15 @@ pub enum Request {
 impl Signals {
     /// Takes over the signals. From now on they do not end the process by themselves.
     pub fn new(on_hangup: Request) -> io::Result<Self> {
+        Self::with(hangup()?, on_hangup)
+    }
+
+    /// The same, with SIGHUP taken over before: one that came meanwhile is heard.
+    pub fn with(hangup: Signal, on_hangup: Request) -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup,
             on_hangup,
         })
     }
@@ -42,6 +47,11 @@ impl Signals {
             _ = self.hangup.recv() => self.on_hangup,
         }
     }
+}
+
+/// Takes over SIGHUP alone. Must be called on a tokio runtime, or where one was entered.
+pub fn hangup() -> io::Result<Signal> {
+    signal(SignalKind::hangup())
 }
 
 /// Lets a reader that goes away end the process, as it ends other programs that only print: the

@@ -3,7 +3,7 @@
 mod batch;
 pub mod change;
 pub mod news;
-mod standing;
+pub mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

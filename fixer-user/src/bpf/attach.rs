@@ -336,7 +336,8 @@ impl Object {
                     let _ = filter::remove(ifindex, hook, &filter, turn);
                     return Err(refused(ProgramError::IOError(error)));
                 }
-                Held::Filter(ifindex, filter)
+                let program = classifier.info().map_err(refused)?.id();
+                Held::Filter(ifindex, Filter { program, ..filter })
             }
         };
         Ok(Attachment { interface, hook, mode, held })

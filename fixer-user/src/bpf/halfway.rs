@@ -2,7 +2,7 @@
 //!
 //! Each hook has a whole program or none at any moment; several hooks are not changed in one step. So while
 //! a command is at them, a symbolic link lies beside the pins whose target says what is being done. It
-//! comes in one system call before the first change, and goes after the last. Whoever finds one of a
+//! is there at once before the first change, and goes after the last. Whoever finds one of a
 //! command that is not at work any more can tell how far that came.
 
 use std::{fs, io, os::unix::fs::symlink, str::FromStr};
@@ -13,8 +13,9 @@ use super::{
     resident::{Holder, Resident},
 };
 
-/// The name of the link.
+/// The name of the link, and the one under which it is made. A BPF file system has no names with a dot.
 const NAME: &str = "halfway";
+const NEW: &str = "halfway-new";
 
 /// What a command is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,17 +95,20 @@ impl FromStr for Halfway {
 impl Pins {
     /// From now on this is being done. Without pins there is no place to say so.
     pub fn mark(&self, halfway: &Halfway) -> Result<(), PinError> {
-        self.unmark()?;
-        let path = self.dir.join(NAME);
-        match symlink(halfway.text(), &path) {
+        let (path, new) = (self.dir.join(NAME), self.dir.join(NEW));
+        remove_file(&new)?;
+        match symlink(halfway.text(), &new) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            outcome => outcome.map_err(refused("make", &path)),
+            // What an earlier one was at is known until this one is.
+            outcome => {
+                outcome.and_then(|()| fs::rename(&new, &path)).map_err(refused("make", &path))
+            }
         }
     }
 
     /// It is done.
     pub fn unmark(&self) -> Result<(), PinError> {
-        remove_file(&self.dir.join(NAME))
+        remove_file(&self.dir.join(NEW)).and_then(|()| remove_file(&self.dir.join(NAME)))
     }
 
     /// What is being done, or was when somebody was killed.

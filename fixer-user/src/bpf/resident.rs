@@ -17,7 +17,10 @@ use aya::{
     programs::{ProgramInfo, SchedClassifier, loaded_programs},
 };
 use fixer_common::abi::{self, Hook, map, program};
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::{
+    errno::Errno,
+    net::if_::{if_indextoname, if_nametoindex},
+};
 
 use super::{
     attach::{AttachError, Mode, attach_type, lacks_tcx, refused},
@@ -261,17 +264,18 @@ fn at_tcx(ifindex: u32, hook: Hook) -> io::Result<AtTcx> {
     let none = || AtTcx::Programs(Vec::new());
     let mut outcome = Ok(none());
     for _ in 0..TRIES {
-        // An index that is nobody's any more gives no name, and no error.
-        let interface = if_indextoname(ifindex).unwrap_or_default();
-        if interface.is_empty() {
-            return Ok(none());
-        }
-        let interface = interface.to_string_lossy().into_owned();
+        // An index that is nobody's any more gives no name, and sometimes no error.
+        let interface = match if_indextoname(ifindex) {
+            Ok(name) if !name.is_empty() => name.to_string_lossy().into_owned(),
+            Ok(_) | Err(Errno::ENXIO | Errno::ENODEV) => return Ok(none()),
+            Err(error) => return Err(error.into()),
+        };
         match SchedClassifier::query_tcx(&interface, attach_type(hook)) {
-            Ok((_, programs)) if if_nametoindex(&*interface) == Ok(ifindex) => {
-                return Ok(AtTcx::Programs(programs));
-            }
-            Ok(_) => {}
+            Ok((_, programs)) => match if_nametoindex(&*interface) {
+                Ok(index) if index == ifindex => return Ok(AtTcx::Programs(programs)),
+                Ok(_) | Err(Errno::ENXIO | Errno::ENODEV) => {}
+                Err(error) => return Err(error.into()),
+            },
             Err(error) => match errno(&error) {
                 _ if lacks_tcx(&error) => return Ok(none()),
                 // Who may not even ask for ids sees filters all the same, and an interface may be gone.

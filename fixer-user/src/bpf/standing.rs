@@ -14,14 +14,13 @@ impl Object {
     /// Whether the kernel still has it at that interface of the calling thread's namespace.
     pub fn stands(&mut self, ifindex: u32, attachment: &Attachment) -> io::Result<bool> {
         let Attachment { hook, held, .. } = attachment;
-        let program = self.classifier(*hook).map_err(io::Error::other)?.info();
-        let program = program.map_err(io::Error::other)?.id();
         Ok(match held {
-            Held::Link(_) => ids(ifindex, *hook)?.contains(&program),
-            Held::Filter(ifindex, ours) => {
-                let mut there = filter::filters(*ifindex, *hook)?.into_iter();
-                there.any(|it| (it.handle, it.program) == (ours.handle, program))
+            Held::Link(_) => {
+                let program = self.classifier(*hook).map_err(io::Error::other)?.info();
+                let program = program.map_err(io::Error::other)?.id();
+                ids(ifindex, *hook)?.contains(&program)
             }
+            Held::Filter(ifindex, ours) => filter::filters(*ifindex, *hook)?.contains(ours),
         })
     }
 

@@ -66,7 +66,7 @@ pub fn run(args: &cli::Attach) -> Result<Outcome> {
         Err(error) => Err(undo(&mut work, error)),
     };
     // Where nothing got attached, nothing is left either.
-    let tidy = work.iter_mut().try_for_each(Work::tidy);
+    let tidy = work.iter_mut().map(Work::tidy).fold(Ok(()), Result::and);
     let told = outcome?;
     tidy?;
     remove_gone();
@@ -283,18 +283,21 @@ impl Work {
         })?
     }
 
+    /// Removes what holds nothing. Whoever has failed and says so was not killed.
     fn tidy(&mut self) -> Result<()> {
         // What it holds may be what there is too little of.
         self.object = None;
+        let outcome = self.tidy_pins();
+        let unmarked = if self.is_marked { self.pins.unmark() } else { Ok(()) };
+        outcome.and(unmarked.map_err(Into::into))
+    }
+
+    fn tidy_pins(&self) -> Result<()> {
         let Self { netns, pins, .. } = self;
         let cannot = || format!("cannot look at what is left in '{netns}'");
         let links = links::list(netns).with_context(cannot)?;
         let left = netns.run(|| settled(names(&links))).flatten().with_context(cannot)?;
-        pins.tidy(&left)?;
-        if self.is_marked {
-            self.pins.unmark()?;
-        }
-        Ok(())
+        Ok(pins.tidy(&left)?)
     }
 }
 

@@ -63,23 +63,29 @@ fn undo(args: &cli::Detach, told: &mut String) -> Result<()> {
                 pins.mark(&Halfway { meant, change: Change::Detach(before) })?;
             }
         }
-        let (gone, held) = detach(args, &netns, (&turn, &every), there.iter().filter(is_meant))?;
+        let meant: Vec<_> = there.iter().filter(is_meant).collect();
+        let outcome = detach(&netns, (&turn, &every), &meant);
         let left = netns.run(|| settled(names()))??;
-        for there in &gone {
-            let is_it = |left: &&Resident| {
+        let stays = |there: &&&Resident| {
+            left.iter().any(|left| {
                 (left.ifindex, left.hook, left.program)
                     == (there.ifindex, there.hook, there.program)
-            };
-            if let Some(left) = left.iter().find(is_it) {
-                bail!(AttachError::from(left));
-            }
+            })
+        };
+        for there in meant.iter().filter(|there| !stays(there)) {
             let (hook, place) = (there.hook.name(), place(&netns, &there.interface));
             *told += &format!("{} {hook} of {place}\n", verb(there));
             unknown.remove(there.interface.as_str());
         }
-        every.iter().try_for_each(|pins| pins.tidy(&left).and_then(|()| pins.unmark()))?;
-        if let Some(held) = held {
-            bail!(AttachError::from(held));
+        // Whoever has failed and says so was not killed.
+        let tidied = every.iter().map(|pins| pins.tidy(&left).and(pins.unmark()));
+        let tidied = tidied.fold(Ok(()), Result::and);
+        outcome?;
+        tidied?;
+        // Of what a process holds, only who names it wants to hear.
+        let is_told = |there: &&&Resident| !args.all || is_free(there);
+        if let Some(stays) = meant.iter().filter(stays).find(is_told) {
+            bail!(AttachError::from(*stays));
         }
     }
     if args.all {
@@ -95,33 +101,25 @@ fn undo(args: &cli::Detach, told: &mut String) -> Result<()> {
     Ok(())
 }
 
-/// Detaches what stays for nobody. What a process holds is that process's to detach: the first such hook
-/// that was meant is given as well.
-fn detach<'a>(
-    args: &cli::Detach,
-    netns: &NetNs,
-    (turn, every): (&Turn, &[Pins]),
-    meant: impl Iterator<Item = &'a Resident> + Send,
-) -> Result<(Vec<&'a Resident>, Option<&'a Resident>)> {
+/// Whether it stays for nobody. What a process holds is that process's to detach.
+fn is_free(there: &Resident) -> bool {
+    matches!(there.holder, Holder::Attach(_) | Holder::Nobody)
+}
+
+/// Detaches what stays for nobody.
+fn detach(netns: &NetNs, (turn, every): (&Turn, &[Pins]), meant: &[&Resident]) -> Result<()> {
     netns.run(|| {
-        let (mut gone, mut held) = (Vec::new(), None);
-        for there in meant {
-            match there.holder {
-                Holder::Run(_) | Holder::Elsewhere | Holder::Unknown => {
-                    held = held.or(Some(there).filter(|_| !args.all));
-                    continue;
-                }
-                Holder::Attach(version) => {
-                    match every.iter().find(|pins| pins.version == version) {
-                        Some(pins) => pins.detach(turn, there)?,
-                        None => there.remove_filter(turn)?,
-                    }
-                }
-                Holder::Nobody => there.remove_filter(turn)?,
+        for there in meant.iter().filter(|there| is_free(there)) {
+            let pins = match there.holder {
+                Holder::Attach(version) => every.iter().find(|pins| pins.version == version),
+                _ => None,
+            };
+            match pins {
+                Some(pins) => pins.detach(turn, there)?,
+                None => there.remove_filter(turn)?,
             }
-            gone.push(there);
         }
-        Ok((gone, held))
+        Ok(())
     })?
 }
 

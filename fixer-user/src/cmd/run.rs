@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use anyhow::{Context as _, Result};
 use nix::unistd::User;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, signal::unix::Signal};
 
 use super::{Outcome, checks, sinks::sinks};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     privileges::{self, Act, TO_ATTACH, TO_STAY},
     service,
     session::{Plan, Session},
-    signals::{Request, Signals},
+    signals::{Request, Signals, hangup},
     sink::SinkError,
     stream::{Follower, Writer},
     summary,
@@ -23,13 +23,13 @@ use crate::{
 
 /// Runs until a signal, or until nobody reads the events any more.
 pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
-    // From the start: what asks for a reload while the self-test runs must not end it.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let on_hangup = args.config.as_ref().map_or(Request::End, |_| Request::Reload);
-    let signals = {
+    // Who asks for a reload while the self-test runs must not end it. Who wants the end gets it at once.
+    let early = args.config.as_ref().map(|_| {
         let _entered = runtime.enter();
-        Signals::new(on_hangup)?
-    };
+        hangup()
+    });
+    let early = early.transpose()?;
     let acts = [TO_ATTACH, if args.user.is_some() { &[Act::Become] } else { &[] }].concat();
     checks::privileges(&acts, &args.select, Some(&args.what))?;
     let user = args.user.as_deref().map(privileges::user).transpose()?;
@@ -41,7 +41,7 @@ pub fn run(args: &cli::Run, verbose: u8) -> Result<Outcome> {
     for netns in &namespaces {
         checks::wait_for_others(netns)?;
     }
-    let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref(), signals));
+    let outcome = runtime.block_on(work(args, namespaces, plan, user.as_ref(), early));
     // A request for metrics that is still open must not keep us.
     runtime.shutdown_background();
     outcome.map(|()| Outcome::Done)
@@ -52,8 +52,12 @@ async fn work(
     namespaces: Vec<NetNs>,
     mut plan: Plan,
     user: Option<&User>,
-    mut signals: Signals,
+    early: Option<Signal>,
 ) -> Result<()> {
+    let mut signals = match early {
+        Some(hangup) => Signals::with(hangup, Request::Reload)?,
+        None => Signals::new(Request::End)?,
+    };
     let listener = listen(args.metrics).await?;
     let pause = Duration::from_secs(args.otlp_interval);
     let push = args.otlp.as_ref().map(|endpoint| Push::new(endpoint, pause));

@@ -1,30 +1,30 @@
 //! Which interfaces dnsmasq serves, as its arguments and its files tell it. It often listens at all of
 //! them and passes over what came in elsewhere.
 
+mod file;
 mod range;
 
 use std::{
-    fs::{self, File},
-    io::{self, Read as _},
+    fs,
     net::Ipv4Addr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
-use self::range::{Range, Relay};
+use self::{
+    file::text,
+    range::{Range, Relay},
+};
 use super::processes::{Program, Role};
 use crate::net::inspect::Interface;
 
 /// Its own file, read unless it is told another.
 const OWN: &str = "/etc/dnsmasq.conf";
 
+/// How many files are read of one server. Anybody may call a process dnsmasq, and name files without end.
+const MOST_FILES: usize = 64;
+
 /// How deep files may name each other.
 const DEEPEST: usize = 8;
-
-/// How many files are read of one server, and how much of each, in bytes. Anybody may call a process
-/// dnsmasq, and name what is no file, or has no end.
-const MOST_FILES: usize = 64;
-const LONGEST: u64 = 1 << 20;
 
 /// The options that matter, with their short names.
 const OPTIONS: [(Option<char>, &str); 12] = [
@@ -63,17 +63,6 @@ pub struct Told {
     recorded: Option<i32>,
     /// How many files were read.
     files: usize,
-}
-
-/// What is in a file, which is neither waited for nor read for ever.
-fn text(path: &Path) -> io::Result<String> {
-    let mut options = File::options();
-    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let mut text = String::new();
-    if file.metadata()?.is_file() {
-        file.take(LONGEST).read_to_string(&mut text)?;
-    }
-    Ok(text)
 }
 
 impl Told {

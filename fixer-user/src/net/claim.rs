@@ -71,6 +71,7 @@ pub fn claims() -> io::Result<BTreeMap<u32, Option<u32>>> {
     let said = lines.filter_map(|line| said(str::from_utf8(line).ok()?));
     // Only asked for where a process is not seen.
     let sealed = LazyCell::new(sealed::sealed);
+    let sealed = || (*sealed).as_ref();
     let holder = |said: Said<'_>| Some((said.holder(&sealed)?, said.program));
     let mut claims: Vec<_> = said.filter_map(holder).collect();
     // Of several, the last counts: one that was looked at.
@@ -109,8 +110,9 @@ fn said(line: &str) -> Option<Said<'_>> {
 }
 
 impl Said<'_> {
-    /// The process that has the socket, as it is called from here. `None`: it may change nothing.
-    fn holder(&self, sealed: &Option<BTreeSet<u32>>) -> Option<Holder> {
+    /// The process that has the socket, as it is called from here. `None`: it may change nothing. `sealed`
+    /// tells the sockets that bear the mark, if the kernel does.
+    fn holder<'a>(&self, sealed: &impl Fn() -> Option<&'a BTreeSet<u32>>) -> Option<Holder> {
         let seen = |pid| may_change(pid).then_some(Holder { pid: Some(pid), is_seen: true });
         let is_seen = self.has_socket(self.pid);
         if is_seen == Some(true) {
@@ -123,7 +125,7 @@ impl Said<'_> {
             Some(pid) => seen(pid),
             None => {
                 // Where the kernel does not tell, who cannot be looked at has to be believed.
-                let is_believed = sealed.as_ref().map_or(is_seen.is_none(), |sealed| {
+                let is_believed = sealed().map_or(is_seen.is_none(), |sealed| {
                     self.inode.parse().is_ok_and(|inode: u64| sealed.contains(&(inode as u32)))
                 });
                 is_believed.then(|| Holder { pid: self.pid_here(), is_seen: false })

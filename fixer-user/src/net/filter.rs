@@ -148,8 +148,11 @@ pub fn replace(ifindex: u32, hook: Hook, filter: &Filter, program: Program<'_>) 
 }
 
 /// Takes a filter off. With the last one goes the qdisc that was made for it, if nobody else can be
-/// putting one there meanwhile. That it is gone already is no error.
+/// putting one there meanwhile. That it is gone already is no error: what is in its place is another's.
 pub fn remove(ifindex: u32, hook: Hook, filter: &Filter, turn: &Turn) -> io::Result<()> {
+    if !filters(ifindex, hook)?.contains(filter) {
+        return Ok(());
+    }
     let is_made = filter.tag().is_some_and(|tag| tag.made_qdisc);
     if is_made && turn.is_ours() && count(ifindex)? == 1 {
         // The qdisc takes its filters along: nobody can find one without the other.

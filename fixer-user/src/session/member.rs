@@ -226,7 +226,6 @@ impl Member {
     pub(super) fn tick(&mut self) {
         self.site.object.flush_log();
         self.site.let_go();
-        tell(self.site.look());
         if let Some(Shown { share, .. }) = &self.shown {
             share.tick();
         }

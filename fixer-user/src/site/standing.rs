@@ -6,21 +6,48 @@ use nix::net::if_::if_nametoindex;
 
 use super::{News, Outcome, Site};
 
-/// How many interfaces are looked at in one go: a thousand are looked through within some seconds, and
-/// nobody else waits for it.
+/// How much may be looked at in one go, in interfaces: a thousand are looked through within some seconds, and
+/// nobody waits long for it.
 const SOME: usize = 128;
 
+/// As how many interfaces entering a namespace counts.
+const ENTERING: usize = 4;
+
+/// What may still be looked at in one go.
+pub struct Budget(usize);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(SOME)
+    }
+}
+
+impl Budget {
+    /// Whether nothing may.
+    pub fn is_spent(&self) -> bool {
+        self.0 == 0
+    }
+}
+
 impl Site {
-    /// Looks at the next interfaces, and attaches again where somebody else took the programs off.
-    pub fn look(&mut self) -> Vec<Outcome> {
-        let Some(inside) = &self.inside else { return Vec::new() };
+    /// Looks at the next interfaces, and attaches again where somebody else took the programs off. Says
+    /// whether it came to the last one.
+    pub fn look(&mut self, budget: &mut Budget) -> (Vec<Outcome>, bool) {
         let next = self.attached.range(self.looked + 1..).map(|(ifindex, _)| *ifindex);
-        let next: BTreeSet<u32> = next.take(SOME).collect();
+        let next: BTreeSet<u32> = next.take(budget.0).collect();
+        let last = self.attached.last_key_value().map(|(ifindex, _)| *ifindex);
+        let is_through = next.last().copied() == last || next.is_empty();
         // Behind the last one it begins again.
-        self.looked = next.last().copied().filter(|_| next.len() == SOME).unwrap_or(0);
+        self.looked = next.last().copied().filter(|_| !is_through).unwrap_or(0);
         if next.is_empty() {
-            return Vec::new();
+            return (Vec::new(), true);
         }
+        budget.0 = budget.0.saturating_sub(next.len() + ENTERING);
+        (self.look_at(next), is_through)
+    }
+
+    fn look_at(&mut self, next: BTreeSet<u32>) -> Vec<Outcome> {
+        let Some(inside) = &self.inside else { return Vec::new() };
         let (object, attached, links) = (&mut self.object, &self.attached, &self.links);
         let fallen = inside.netns.run(|| {
             let mut fallen = Vec::new();

@@ -15,7 +15,7 @@ use fixer_user::{
 
 use crate::{PATIENCE, nothing_is_left, private_mounts, run};
 
-fn pins(netns: &NetNs) -> Result<PathBuf> {
+pub fn pins(netns: &NetNs) -> Result<PathBuf> {
     let inode = netns.file().metadata()?.ino();
     Ok(PathBuf::from(PINS).join(format!("v{}", abi::VERSION)).join(inode.to_string()))
 }

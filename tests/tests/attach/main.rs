@@ -4,6 +4,7 @@
 //! touched, and nothing is left when the thread ends.
 
 mod beside;
+mod failing;
 mod globs;
 mod gone;
 mod halfway;

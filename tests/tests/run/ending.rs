@@ -1,7 +1,9 @@
 //! How a run ends: in order, detached, whoever still listens.
 
 use std::{
+    fs::{self, File},
     io::{self, BufRead as _, BufReader},
+    os::unix::process::ExitStatusExt as _,
     time::{Duration, Instant},
 };
 
@@ -15,7 +17,7 @@ use fixer_user::{
     net::netns::NetNs,
 };
 use nix::{
-    fcntl::{FcntlArg, fcntl},
+    fcntl::{FcntlArg, Flock, FlockArg, fcntl},
     sys::signal::Signal,
 };
 
@@ -152,4 +154,32 @@ fn a_stopped_reader_of_everything_keeps_nobody_from_detaching() -> Result<()> {
     drop(reader);
     ensure!(took < Duration::from_secs(15), "it took {took:?}");
     nothing_is_left(&scene)
+}
+
+/// It may have to wait before it attaches, and nobody has to wait for that.
+#[test]
+fn who_changes_their_mind_at_the_start_is_heard() -> Result<()> {
+    let scene = scene()?;
+    let namespace = scene.host.run(|| File::open("/proc/thread-self/ns/net"))??;
+    let _lock = Flock::lock(namespace, FlockArg::LockExclusive)
+        .map_err(|(_, error)| io::Error::from(error))?;
+    let arguments = ["run", "-i", BRIDGE, "--metrics", "off", "--skip-selftest"];
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let run = Running::start(&scene.host, fixer(&arguments)?)?;
+        let descriptors = format!("/proc/{}/fd", run.pid());
+        let holds_namespace = || -> io::Result<bool> {
+            let targets = fs::read_dir(&descriptors)?.flatten();
+            let mut targets = targets.filter_map(|entry| fs::read_link(entry.path()).ok());
+            Ok(targets.any(|target| target.to_string_lossy().starts_with("net:")))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !holds_namespace()? {
+            ensure!(Instant::now() < deadline, "it does not begin");
+        }
+        run.signal(signal)?;
+        let ended = run.end()?;
+        ensure!(ended.status.signal() == Some(signal as i32), "{ended:?}");
+        nothing_is_left(&scene)?;
+    }
+    Ok(())
 }
