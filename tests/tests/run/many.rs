@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use fixer_tests::{
     command::{PATIENCE, Running, fixer, hooks, on_bridge, output},
     kernel::require_root,
+    mounts::private_mounts,
 };
 use fixer_user::{
     lab::{link, scene::BRIDGE},
@@ -50,30 +51,44 @@ fn a_thousand_interfaces_are_attached_and_detached_in_two_seconds() -> Result<()
     const LIMIT: Duration = Duration::from_secs(2);
     const ROUNDS: usize = 4;
     let _alone = alone();
-    require_root()?;
+    private_mounts(true)?;
     let host = NetNs::scratch("host")?;
     many(&host, ALL)?;
     let before = fs::read_to_string(SWITCH)?;
     let run = ["run", "-i", "tap*", "--events", "none", "--metrics", "off", "--skip-selftest"];
+    let attach = ["attach", "-i", "tap*", "--skip-selftest"];
     let mut took = Vec::new();
     // A machine may be busy at one moment or another.
-    while took.last().is_none_or(|both: &[_; 2]| both.iter().any(|it| *it >= LIMIT)) {
+    while took.last().is_none_or(|all: &[_; 4]| all.iter().any(|it| *it >= LIMIT)) {
         ensure!(took.len() < ROUNDS, "attaching and detaching took {took:?}");
         let began = Instant::now();
-        let mut fixer = Running::start(&host, fixer(&run)?)?;
+        let mut started = Running::start(&host, fixer(&run)?)?;
         for _ in 0..ALL {
-            fixer.stderr.wait("attached to egress of tap")?;
+            started.stderr.wait("attached to egress of tap")?;
         }
         let attaching = began.elapsed();
         ensure!(hooks(&host, "tap1000")?.len() == 1);
         ensure!(fs::read_to_string(SWITCH)? == before, "the switch was not put back");
         let began = Instant::now();
-        fixer.stop(Signal::SIGTERM)?.ok()?;
-        took.push([attaching, began.elapsed()]);
-        for name in ["tap1", "tap1000"] {
-            ensure!(hooks(&host, name)?.is_empty(), "{name}");
-        }
-        ensure!(fs::read_to_string(SWITCH)? == before, "the switch was not put back");
+        started.stop(Signal::SIGTERM)?.ok()?;
+        let detaching = began.elapsed();
+        let none_is_there = || -> Result<()> {
+            for name in ["tap1", "tap1000"] {
+                ensure!(hooks(&host, name)?.is_empty(), "{name}");
+            }
+            ensure!(fs::read_to_string(SWITCH)? == before, "the switch was not put back");
+            Ok(())
+        };
+        none_is_there()?;
+        let verb = |arguments: &[&str]| -> Result<Duration> {
+            let began = Instant::now();
+            Running::start(&host, fixer(arguments)?)?.end()?.ok()?;
+            Ok(began.elapsed())
+        };
+        let pinning = verb(&attach)?;
+        ensure!(hooks(&host, "tap1000")?.len() == 1);
+        took.push([attaching, detaching, pinning, verb(&["detach", "--all"])?]);
+        none_is_there()?;
     }
     Ok(())
 }

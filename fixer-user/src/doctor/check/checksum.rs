@@ -221,18 +221,35 @@ fn has_extension() -> bool {
 /// Whether the kernel has the target, as far as can be told: without a list of its modules it may be
 /// built in.
 fn has_module() -> bool {
-    let directory = Path::new("/lib/modules").join(kernel());
+    may_have_module(&Path::new("/lib/modules").join(kernel()))
+        || Path::new("/sys/module/xt_CHECKSUM").exists()
+}
+
+/// The same by the lists in the directory of the kernel's modules.
+fn may_have_module(directory: &Path) -> bool {
     let lists = ["modules.dep", "modules.builtin"];
     let lists: Vec<_> =
         lists.iter().filter_map(|list| fs::read_to_string(directory.join(list)).ok()).collect();
-    lists.is_empty()
-        || lists.iter().any(|list| list.contains("/xt_CHECKSUM.ko"))
-        || Path::new("/sys/module/xt_CHECKSUM").exists()
+    lists.is_empty() || lists.iter().any(|list| list.contains("/xt_CHECKSUM.ko"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_lists_of_a_kernel_tell_whether_it_has_the_module() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |list: &str, text: &str| fs::write(directory.path().join(list), text).unwrap();
+        assert!(may_have_module(directory.path()), "without lists it may be built in");
+        write("modules.dep", "kernel/net/netfilter/xt_mark.ko: kernel/net/netfilter/x_tables.ko\n");
+        assert!(!may_have_module(directory.path()));
+        write("modules.builtin", "kernel/net/netfilter/xt_CHECKSUM.ko\n");
+        assert!(may_have_module(directory.path()));
+        write("modules.builtin", "");
+        write("modules.dep", "kernel/net/netfilter/xt_CHECKSUM.ko.xz: x\n");
+        assert!(may_have_module(directory.path()));
+    }
 
     #[test]
     fn iptables_tells_its_version() {
