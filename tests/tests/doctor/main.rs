@@ -10,6 +10,7 @@ mod matches;
 mod message;
 mod nobody;
 mod programs;
+mod reverse;
 mod role;
 mod server;
 mod switch;

@@ -1,7 +1,7 @@
 //! How a run ends: in order, detached, whoever still listens.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, BufRead as _, BufReader},
     os::unix::process::ExitStatusExt as _,
     time::{Duration, Instant},
@@ -17,11 +17,11 @@ use fixer_user::{
     net::netns::NetNs,
 };
 use nix::{
-    fcntl::{FcntlArg, Flock, FlockArg, fcntl},
+    fcntl::{FcntlArg, fcntl},
     sys::signal::Signal,
 };
 
-use crate::{Stage, scene, send_partial};
+use crate::{Stage, locked, scene, send_partial};
 
 fn nothing_is_left(scene: &Scene) -> Result<()> {
     let left = hooks(&scene.host, BRIDGE)?;
@@ -160,9 +160,7 @@ fn a_stopped_reader_of_everything_keeps_nobody_from_detaching() -> Result<()> {
 #[test]
 fn who_changes_their_mind_at_the_start_is_heard() -> Result<()> {
     let scene = scene()?;
-    let namespace = scene.host.run(|| File::open("/proc/thread-self/ns/net"))??;
-    let _lock = Flock::lock(namespace, FlockArg::LockExclusive)
-        .map_err(|(_, error)| io::Error::from(error))?;
+    let _lock = locked(&scene)?;
     let arguments = ["run", "-i", BRIDGE, "--metrics", "off", "--skip-selftest"];
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let run = Running::start(&scene.host, fixer(&arguments)?)?;

@@ -17,7 +17,7 @@ mod renames;
 mod rude;
 mod standing;
 
-use std::time::Duration;
+use std::{fs::File, io, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use fixer_tests::kernel::require_root;
@@ -27,6 +27,7 @@ use fixer_user::lab::{
     scene::{Dnsmasq, GUEST, Scene},
     strict,
 };
+use nix::fcntl::{Flock, FlockArg};
 
 /// The client's hardware address.
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
@@ -63,6 +64,13 @@ impl Stage {
 fn scene() -> Result<Scene> {
     require_root()?;
     Scene::new().context("the scene cannot be made")
+}
+
+/// Keeps every fixer in the scene's host waiting, until this is dropped.
+fn locked(scene: &Scene) -> Result<Flock<File>> {
+    let namespace = scene.host.run(|| File::open("/proc/thread-self/ns/net"))??;
+    let lock = Flock::lock(namespace, FlockArg::LockExclusive);
+    lock.map_err(|(_, error)| io::Error::from(error).into())
 }
 
 /// Sends this many partial replies out of an interface of the scene's host.

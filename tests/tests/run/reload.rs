@@ -19,7 +19,7 @@ use fixer_user::lab::{
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::{scene, send_partial};
+use crate::{locked, scene, send_partial};
 
 /// What a run says once it has done as the file says.
 const READ: &str = "the configuration was read again";
@@ -207,8 +207,9 @@ fn a_reload_during_the_start_is_no_end() -> Result<()> {
     let scene = scene()?;
     let file = File::new("interface = 'br0'\nmetrics = 'off'\nevents = 'none'\n")?;
     let path = file.path.to_str().context("a path in UTF-8")?;
+    // It cannot attach before that.
+    let lock = locked(&scene)?;
     let mut run = Running::start(&scene.host, fixer(&["run", "--config", path])?)?;
-    // It takes over the signals in its first moments, and then tries the fix for a while.
     let deadline = Instant::now() + PATIENCE;
     let status = format!("/proc/{}/status", run.pid());
     let catches = |status: &str| {
@@ -219,6 +220,7 @@ fn a_reload_during_the_start_is_no_end() -> Result<()> {
         ensure!(Instant::now() < deadline, "SIGHUP is never caught");
     }
     run.signal(Signal::SIGHUP)?;
+    drop(lock);
     run.stderr.wait("attached to egress of br0")?;
     run.stderr.wait(READ)?;
     run.stop(Signal::SIGTERM)?.ok().map(drop)
